@@ -9,7 +9,8 @@ import yaml
 from typer.testing import CliRunner
 
 from gateway.cli.main import app
-from gateway.cli.routes.openapi import NotOpenApi, Security, read, routes
+from gateway.cli.routes.openapi import read, routes
+from gateway.cli.routes.operations import NotOpenApi, Security
 from gateway.settings import load
 
 PETS: Final = """\
@@ -85,6 +86,9 @@ def test_a_choice_of_several_sets_is_a_condition() -> None:
     assert security.condition == '("a" in claims.scopes && "b" in claims.scopes) || "c\\"" in claims.scopes'
 
 
+CHOICES: Final = {name: [{"oauth": [f"{name}{number}"]} for number in range(20)] for name in "ab"}
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -101,6 +105,21 @@ def test_a_choice_of_several_sets_is_a_condition() -> None:
         ({"security": None, "paths": {"/a": {"get": {}}}}, "GET /a: security is not a list"),
         ({"paths": {"/a": {"get": {"security": [{"oauth": "a"}]}}}}, "the scopes of oauth are not a list"),
         ({"paths": {"/a": {"get": {"security": ["oauth"]}}}}, "requirement is not a mapping"),
+        ({"paths": {"/a": {"get": {"security": [{"oauth": [True]}]}}}}, "a scope of oauth is not a text"),
+        (
+            {"paths": {"/a": {"get": {"security": [{"oauth": [f"s{n:09}"]} for n in range(200)]}}}},
+            "longer than",
+        ),
+        (
+            {"paths": {f"/{{{n}}}": {"get": {"security": CHOICES[n]}} for n in "ab"}},
+            "sets of scopes to choose",
+        ),
+        ({"servers": "https://x.example/v1", "paths": {"/a": {"get": {}}}}, "servers is not a list"),
+        ({"servers": ["/v1"], "paths": {"/a": {"get": {}}}}, "servers is not a list of mappings"),
+        (
+            {"servers": [{"url": "http://[::1/v1"}], "paths": {"/a": {"get": {}}}},
+            "the url of a server cannot",
+        ),
         ({"paths": {"/a": {"get": None}}}, "GET /a: is not a mapping"),
         ({"paths": {"/a": None}}, "paths./a is not a mapping"),
         ({"paths": {"/a": {"$ref": "#/servers/9"}}}, "#/servers/9 does not exist"),
@@ -207,6 +226,25 @@ def test_paths_that_a_route_cannot_tell_apart_ask_for_all_that_any_of_them_asks_
     assert made == [("/x/*", "POST", "required", [], condition)]
     assert "POST /x/{id}:run: a route cannot tell it from POST /x/{id}" in notes
     assert "POST /x/{name}: the route asks for what both of them ask for" in notes
+
+
+def test_a_request_that_two_paths_take_must_meet_what_both_ask_for(tmp_path: Path) -> None:
+    """None of `/x/{b}` and `/{c}/y` is more specific: else `/x/y` would be open to all."""
+    asks: dict[str, list[object]] = {"/x/{b}": [], "/{c}/y": [{"oauth": ["a"]}], "/{c}/{d}": [], "/x/x": []}
+    paths = {path: {"get": {"security": each}} for path, each in asks.items()}
+    made, notes = one(servers=[], paths=paths)
+    assert [(each[0], each[3]) for each in made] == [
+        ("/x/x", []), ("/x/y", ["a"]), ("/x/*", []), ("/*/y", ["a"]), ("/*/*", []),
+    ]  # fmt: skip
+    assert "GET /x/{b} and GET /{c}/y: a request of /x/y may be both" in " ".join(notes)
+    three = {"/x/{b}/{c}": [], "/{a}/y/{c}": [{"oauth": ["a"]}], "/{a}/{b}/z": [{"oauth": ["b"]}]}
+    made, _ = one(servers=[], paths={path: {"get": {"security": each}} for path, each in three.items()})
+    assert ("/x/y/z", ["a", "b"]) in [(each[0], each[3]) for each in made]
+    # What the names of paths are does not count for what stands for a parameter.
+    file, config = tmp_path / "openapi.yaml", tmp_path / "gateway.yaml"
+    file.write_text(json.dumps({**description(), "servers": [], "paths": paths}))
+    config.write_text(CONFIG + run(file)[1])
+    assert run(file, "--config", config)[:2] == (0, f"The routes are those of {file}.\n")
 
 
 def test_parts_that_are_left_out_are_reported() -> None:

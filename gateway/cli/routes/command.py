@@ -42,10 +42,11 @@ def import_routes(
     from gateway.cli.routes import openapi
     from gateway.cli.routes.difference import compare
     from gateway.cli.routes.document import load
+    from gateway.cli.routes.operations import NotOpenApi
 
     try:
         description = openapi.read(load(file))
-    except openapi.NotOpenApi as error:
+    except NotOpenApi as error:
         output.fail(f"{file}: {error}", code=output.USAGE)
     for note in description.notes:
         output.warn(note)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from gateway.cli.routes.openapi import Operation, Security
+from gateway.cli.routes.operations import Operation, Security
 from gateway.core.model import Auth, Route
 from gateway.core.reasons import METHOD_NOT_ALLOWED, Denial
 from gateway.core.routes import RouteTable
@@ -36,13 +36,13 @@ def compare(
     """
     if host is None:
         routes = [_anywhere(route) for route in routes]
-    table = RouteTable(routes)
+    table, any_name = RouteTable(routes), _any_name(operations, routes)
     found: list[Difference] = []
     used: set[str] = set()
     for each in operations:
         what = f"{each.method} {each.template}"
         try:
-            route = table.match(each.method, host or "", each.pattern.replace("*", "x"))
+            route = table.match(each.method, host or "", each.pattern.replace("*", any_name))
         except Denial as denial:
             why = "its route does not take the method" if denial.reason is METHOD_NOT_ALLOWED else "no route"
             found.append(Difference("missing", what, why, denial.route.name if denial.route else None))
@@ -77,6 +77,16 @@ def _differences(security: Security, route: Route) -> Iterable[str]:
     text = None if route.require.condition is None else route.require.condition.text
     if security.condition is not None and text != security.condition:
         yield f"route {route.name} has another condition than {security.condition}"
+
+
+def _any_name(operations: Sequence[Operation], routes: Sequence[Route]) -> str:
+    """Return what stands for a parameter: a segment that no path has by name."""
+    paths = [*(each.pattern for each in operations), *(route.path for route in routes)]
+    named = {segment for path in paths for segment in path.split("/")}
+    name = "x"
+    while name in named:
+        name += "x"
+    return name
 
 
 def _is_below(route: Route, operations: Sequence[Operation]) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from gateway.cli.routes.openapi import NotOpenApi
+from gateway.cli.routes.operations import NotOpenApi
 
 
 def load(file: Path) -> object:

@@ -6,15 +6,24 @@ operation replaces that of the description.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, TypeAlias
+from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
+from gateway.cli.routes.operations import (
+    METHODS,
+    NotOpenApi,
+    Operation,
+    Security,
+    ordered,
+    overlaps,
+    smallest,
+)
+from gateway.conditions.syntax import LONGEST
 from gateway.core.reasons import Denial
 from gateway.core.routes import normal_path
 
-METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace", "query")
 _MOST_REFS: Final = 20
 _TEMPLATE: Final = re.compile(r"\{[^{}/]+\}")
 _GREEDY: Final = re.compile(r"\{[^{}/]+[+*]\}|\{[+*][^{}/]+\}")
@@ -23,58 +32,6 @@ _BESIDE: Final = frozenset({"$ref", "summary", "description", "servers", "parame
 """What a path has beside its operations."""
 _KEPT: Final = "!$%&'()*+,/:;=?@#\\~"
 """What is not percent-encoded in a path, or is refused as it is."""
-Auth: TypeAlias = Literal["required", "optional", "none"]
-_STRICTNESS: Final[tuple[Auth, ...]] = ("none", "optional", "required")
-
-
-class NotOpenApi(Exception):
-    """A description that cannot be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Security:
-    """What an operation asks of a token."""
-
-    auth: Auth = "required"
-    alternatives: tuple[frozenset[str], ...] = ()
-    """Sets of scopes, of which the token must have one; empty: none is needed."""
-
-    def and_also(self, other: "Security") -> "Security":
-        """Return what asks for both."""
-        auth = max(self.auth, other.auth, key=_STRICTNESS.index)
-        if not self.alternatives or not other.alternatives:
-            return Security(auth, self.alternatives or other.alternatives)
-        both = (one | another for one in self.alternatives for another in other.alternatives)
-        return Security(auth, tuple(_smallest(both)))
-
-    @property
-    def scopes(self) -> frozenset[str]:
-        """The scopes that are needed in any case, if there is one set."""
-        return self.alternatives[0] if len(self.alternatives) == 1 else frozenset()
-
-    @property
-    def condition(self) -> str | None:
-        """The choice between several sets, as a condition; None: there is no choice."""
-        if len(self.alternatives) < 2:
-            return None
-        sets = [
-            [f"{_quoted(scope)} in claims.scopes" for scope in sorted(each)] for each in self.alternatives
-        ]
-        parts = [" && ".join(each) if len(each) == 1 else f"({' && '.join(each)})" for each in sets]
-        return " || ".join(parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One method of one path."""
-
-    method: str
-    """In capitals."""
-    template: str
-    """The path as the description has it, below the path of its server."""
-    pattern: str
-    """The path as a route matches it."""
-    security: Security
 
 
 @dataclass(slots=True)
@@ -152,10 +109,18 @@ class _Reader:
             for method in METHODS:
                 if method in item:
                     self._operation(method.upper(), template, item, item[method])
-        self._found.operations = sorted(
-            self._operations.values(),
-            key=lambda each: (_specificity(each.pattern), METHODS.index(each.method.lower())),
-        )
+        for one, other, both in overlaps(self._operations.values()):
+            self._note(
+                f"{one.method} {one.template} and {other.method} {other.template}: a request of"
+                f" {both.pattern} may be both; its route asks for what both of them ask for"
+            )
+            self._operations[both.method, both.pattern] = both
+        for each in self._operations.values():
+            if len(each.security.condition or "") > LONGEST:
+                raise NotOpenApi(
+                    f"{each.method} {each.template}: its choices of scopes are longer than a condition may be"
+                )
+        self._found.operations = ordered(self._operations.values())
         return self._found
 
     def _operation(self, method: str, template: str, item: Mapping[str, object], operation: object) -> None:
@@ -164,8 +129,10 @@ class _Reader:
             raise NotOpenApi(
                 f"{where}: is not a mapping; write {{}} for an operation of which nothing is said"
             )
-        servers = operation.get("servers") or item.get("servers") or self._document.get("servers")
-        base = self._base(servers, where)
+        levels = ((where, operation), (f"paths.{template}", item), ("servers", self._document))
+        base = next(
+            (self._base(level["servers"], name) for name, level in levels if level.get("servers")), ""
+        )
         pattern = self._pattern(base + template, where)
         if pattern is None:
             return
@@ -189,9 +156,12 @@ class _Reader:
 
     def _base(self, servers: object, where: str) -> str:
         """Return the path of the first server, without a final slash."""
-        if not isinstance(servers, Sequence) or isinstance(servers, str) or not servers:
-            return ""
-        bases = [_path_of(server) for server in servers if isinstance(server, Mapping)]
+        if not isinstance(servers, list) or not all(isinstance(each, Mapping) for each in servers):
+            raise NotOpenApi(f"{where}: servers is not a list of mappings")
+        try:
+            bases = [_path_of(server) for server in servers]
+        except ValueError as error:
+            raise NotOpenApi(f"{where}: the url of a server cannot be read: {error}") from error
         if len(set(bases)) > 1:
             self._note(f"{where}: the servers have different paths; {bases[0] or '/'} is taken")
         if bases and bases[0] and not bases[0].startswith("/"):
@@ -243,7 +213,7 @@ class _Reader:
                 sets.append(scopes)
         if not sets:
             self._note(f"{where}: no scheme takes a bearer token; the route requires one")
-        return Security("required", tuple(_smallest(sets)))
+        return Security("required", tuple(smallest(sets)))
 
     def _scopes(self, requirement: object, where: str) -> frozenset[str] | None:
         """Return the scopes of one choice; None if it does not take a bearer token at all."""
@@ -254,11 +224,13 @@ class _Reader:
         for name, wanted in requirement.items():
             if not isinstance(wanted, list | None):
                 raise NotOpenApi(f"{where}: the scopes of {name} are not a list")
+            if not all(isinstance(each, str) for each in wanted or ()):
+                raise NotOpenApi(f"{where}: a scope of {name} is not a text; write it in quotes")
             if self._scheme(str(name), where) is None:
                 self._note(f"{where}: the scheme {name} takes no bearer token, and is left out")
                 continue
             takes_token = True
-            scopes.update(map(str, wanted or ()))
+            scopes.update(wanted or ())
         return frozenset(scopes) if takes_token else None
 
     def _schemes(self) -> Mapping[str, object]:
@@ -317,23 +289,6 @@ def _path_of(server: Mapping[str, object]) -> str:
     return urlsplit(url).path.rstrip("/")
 
 
-def _smallest(sets: Iterable[frozenset[str]]) -> Iterator[frozenset[str]]:
-    """Return the sets without those that contain another: who has these, has the other."""
-    distinct = list(dict.fromkeys(sets))
-    if frozenset() in distinct:
-        return iter(())
-    return (each for each in distinct if not any(other < each for other in distinct))
-
-
-def _specificity(pattern: str) -> list[tuple[bool, str]]:
-    """Order patterns so that names come before parameters: the first route that matches wins."""
-    return [(segment == "*", segment) for segment in pattern.split("/")[1:]]
-
-
 def _slug(path: str) -> str:
     named = "-".join("x" if segment == "*" else segment for segment in path.split("/") if segment)
     return re.sub(r"[^a-z0-9]+", "-", named.lower()).strip("-") or "root"
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
