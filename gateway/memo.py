@@ -32,7 +32,7 @@ from typing import Final, Protocol
 
 from gateway.core import policy
 from gateway.core.admission import Admission, Decision, Forwarding
-from gateway.core.caches import FIFO, LRU
+from gateway.core.caches import FIFO, SecondChance
 from gateway.core.model import Claims, Credential, Request, Resolution, Route, Validity, shared_instant
 from gateway.core.reasons import (
     ALGORITHM_NOT_ALLOWED,
@@ -111,6 +111,8 @@ class Token:
     decision: Decision | None = None
     validity: Validity | None = None
     """The validity of the answer from memory on which the decision is based."""
+    used: bool = False
+    """Whether it came again since `Tokens` looked for room."""
 
 
 class Tokens:
@@ -133,8 +135,8 @@ class Tokens:
         self._refused = refused
         self._clock = clock
         self._recalled = recalled
-        self._tokens: LRU[bytes, Token] = LRU(capacity)
-        self.digests: Container[bytes] = self._tokens.keys()
+        self._tokens: SecondChance[bytes, Token] = SecondChance(capacity)
+        self.digests: Container[bytes] = self._tokens
         """The SHA-256 of each remembered token, even if it is no longer valid."""
 
     def recall(self, credential: Credential) -> Token | None:
@@ -146,8 +148,9 @@ class Tokens:
         claims = token.claims
         if self._clock() < token.until and self._keys.current(claims.realm) is not None:
             self._recalled[claims.issuer_name] += 1
+            token.used = True
             return token
-        self._tokens.pop(credential.digest)
+        del self._tokens[credential.digest]
         return None
 
     def keep(self, credential: Credential, verified: VerifiedToken) -> Token:

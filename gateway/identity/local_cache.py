@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Final, TypeAlias
 
-from gateway.core.caches import LRU
+from gateway.core.caches import FIFO, LRU
 from gateway.core.model import Claims, Resolution, Tier, User, Validity
 from gateway.core.revocations import Revocations, hits
 
@@ -78,7 +78,7 @@ class LocalCache:
         self._absent: LRU[IdentityKey, _Entry] = LRU(max_users)
         self._identities: dict[str, IdentityKey | list[IdentityKey]] = {}
         """User id → the key in `_users` that leads to that user, or all that do: a list takes more room."""
-        self._tokens: LRU[TokenKey, float] = LRU(max_tokens)
+        self._tokens: FIFO[TokenKey, float] = FIFO(max_tokens)
         """Until when a token counts as not revoked."""
         self._issuers: dict[str, tuple[float, float | None]] = {}
         """Issuer name → until when its revocations are known, and up to which `iat` tokens are revoked."""
@@ -280,7 +280,7 @@ class LocalCache:
     def forget_tokens(self, tokens: Iterable[TokenKey]) -> None:
         for key in tokens:
             self._drop(key)
-            self._tokens.pop(key)
+            self._tokens.pop(key, None)
 
     def forget_issuers(self, names: Iterable[str]) -> None:
         """Drop the revocations of whole issuers."""

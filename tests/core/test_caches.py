@@ -1,10 +1,12 @@
 """Bounded maps."""
 
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.caches import FIFO, LRU
+from gateway.core.caches import FIFO, LRU, SecondChance
 
 
 def test_the_least_recently_used_entry_makes_room() -> None:
@@ -37,14 +39,13 @@ def test_a_falsy_value_is_still_an_entry() -> None:
     assert cache.get("a") == 0
 
 
-def test_pop_discard_and_clear() -> None:
+def test_pop_and_clear() -> None:
     cache: LRU[str, int] = LRU(9)
     for name, value in (("a", 1), ("b", 2), ("c", 3), ("d", 4)):
         cache.put(name, value)
 
     assert (cache.pop("a"), cache.pop("a")) == (1, None)
-    assert cache.discard(lambda value: value > 2) == 2
-    assert (len(cache), cache.get("b")) == (1, 2)
+    assert (len(cache), cache.get("b")) == (3, 2)
     cache.clear()
     assert (len(cache), cache.get("b")) == (0, None)
 
@@ -72,17 +73,6 @@ def test_the_evicted_entry_is_returned() -> None:
     assert cache.put("a", 1) is None
     assert cache.put("a", 2) is None
     assert cache.put("b", 3) == 2
-
-
-def test_shedding_ends_at_the_first_that_is_to_stay() -> None:
-    cache: LRU[str, int] = LRU(10)
-    for key, value in {"a": 1, "b": 2, "c": 9, "d": 1}.items():
-        cache.put(key, value)
-    cache.shed(lambda value: value < 5)
-
-    assert [cache.get(key) for key in "abcd"] == [None, None, 9, 1]
-    cache.shed(lambda _: True)
-    assert len(cache) == 0
 
 
 def test_peeking_keeps_the_order_that_the_newest_come_in() -> None:
@@ -120,3 +110,98 @@ def test_in_a_fifo_storing_again_replaces_and_lengthens_no_life() -> None:
 def test_there_is_room_for_one_at_least(capacity: int) -> None:
     with pytest.raises(ValueError, match="room for at least one"):
         FIFO[str, int](capacity)
+
+
+def test_shedding_ends_at_the_first_that_is_to_stay() -> None:
+    cache: FIFO[str, int] = FIFO(10)
+    for key, value in {"a": 1, "b": 2, "c": 9, "d": 1}.items():
+        cache.put(key, value)
+    cache.shed(lambda value: value < 5)
+
+    assert [cache.get(key) for key in "abcd"] == [None, None, 9, 1]
+    cache.shed(lambda _: True)
+    assert len(cache) == 0
+
+
+def test_condemned_entries_are_discarded() -> None:
+    cache: FIFO[str, int] = FIFO(10)
+    cache.update({"a": 1, "b": 2, "c": 3, "d": 4})
+    assert cache.discard(lambda value: value > 2) == 2
+    assert cache == {"a": 1, "b": 2}
+
+
+@given(st.integers(1, 4), st.lists(st.tuples(st.integers(0, 9), st.booleans())))
+def test_removed_entries_make_room_for_others(capacity: int, steps: list[tuple[int, bool]]) -> None:
+    cache: FIFO[int, int] = FIFO(capacity)
+    model: dict[int, int] = {}
+    for key, stored in steps:
+        if stored:
+            cache.put(key, key)
+            model[key] = key
+            if len(model) > capacity:
+                del model[next(iter(model))]
+        else:
+            cache.pop(key, None)
+            model.pop(key, None)
+        assert len(cache) == len(model)
+        # What came again after its removal may go earlier than it would have to.
+        assert key not in model or cache[key] == key
+
+
+def test_an_entry_that_comes_and_goes_takes_no_more_room() -> None:
+    cache: FIFO[int, bytes] = FIFO(10)
+    for _ in range(1000):
+        cache.put(1, b"")
+        del cache[1]
+    assert len(cache._keys) <= 20
+
+
+# Second chance -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Page:
+    used: bool = False
+
+
+def pages(capacity: int, used: str, unused: str) -> SecondChance[str, Page]:
+    cache: SecondChance[str, Page] = SecondChance(capacity)
+    for key in sorted(used + unused):
+        cache.put(key, Page())
+    for key in used:
+        cache[key].used = True
+    return cache
+
+
+@pytest.mark.parametrize(
+    ("used", "unused", "left"),
+    [("", "abc", "bcz"), ("a", "bc", "acz"), ("ab", "c", "abz"), ("abc", "", "bcz"), ("c", "ab", "bcz")],
+)
+def test_the_oldest_entry_that_was_not_used_is_evicted(used: str, unused: str, left: str) -> None:
+    cache = pages(3, used, unused)
+    cache.put("z", Page())
+    assert "".join(sorted(cache)) == left
+
+
+def test_a_second_chance_is_no_third() -> None:
+    cache = pages(3, "a", "bc")
+    for key in "xyz":
+        cache.put(key, Page())
+    assert "".join(sorted(cache)) == "xyz"
+
+
+def test_an_entry_that_is_gone_has_no_chance() -> None:
+    cache = pages(3, "a", "bc")
+    del cache["a"]
+    cache.put("y", Page())
+    cache.put("z", Page())
+    assert "".join(sorted(cache)) == "cyz"
+
+
+def test_of_many_used_entries_few_are_looked_at_for_one() -> None:
+    cache: SecondChance[int, Page] = SecondChance(1000)
+    for key in range(1000):
+        cache.put(key, Page(used=True))
+    cache.put(1000, Page())
+    assert len(cache) == 1000
+    assert 900 < sum(page.used for page in cache.values()) < 999
