@@ -32,8 +32,8 @@ from typing import Final, Protocol
 
 from gateway.core import policy
 from gateway.core.admission import Admission, Decision, Forwarding
-from gateway.core.caches import FIFO, SecondChance
-from gateway.core.model import Claims, Credential, Request, Resolution, Route, Validity, shared_instant
+from gateway.core.caches import FIFO, SecondChance, shared_instant
+from gateway.core.model import Claims, Credential, Request, Resolution, Route, Validity
 from gateway.core.reasons import (
     ALGORITHM_NOT_ALLOWED,
     CRITICAL_HEADER_UNSUPPORTED,

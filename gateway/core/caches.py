@@ -1,7 +1,8 @@
-"""Bounded maps: one forgets the entry that was used least recently, one the entry that came first."""
+"""Bounded maps, which differ in the entry that makes room, and values that are kept once."""
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, KeysView
+from functools import lru_cache
 from typing import Final, Generic, Protocol, TypeVar
 
 K = TypeVar("K")
@@ -130,3 +131,27 @@ class SecondChance(FIFO[K, U]):
             value.used = False
             keys.rotate(-1)
         super()._evict()
+
+
+# Shared values ------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=8192)
+def shared_word(word: str) -> str:
+    """Return the same object for the same word: thousands of tokens and users have the same few.
+
+    Python 3.12 never frees what is interned.
+    """
+    return word
+
+
+@lru_cache(maxsize=1024)
+def shared(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the same object for the same words."""
+    return tuple(map(shared_word, words))
+
+
+@lru_cache(maxsize=8192)
+def shared_instant(seconds: float) -> float:
+    """Return the same object for the same instant: many tokens are issued, and expire, in the same second."""
+    return seconds

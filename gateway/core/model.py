@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
@@ -61,27 +60,6 @@ class MissingUser(StrEnum):
     DENY = "deny"
     FORWARD = "forward"
     PROVISION = "provision"
-
-
-@lru_cache(maxsize=8192)
-def shared_word(word: str) -> str:
-    """Return the same object for the same word: thousands of tokens and users have the same few.
-
-    Python 3.12 never frees what is interned.
-    """
-    return word
-
-
-@lru_cache(maxsize=1024)
-def shared(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the same object for the same words."""
-    return tuple(map(shared_word, words))
-
-
-@lru_cache(maxsize=8192)
-def shared_instant(seconds: float) -> float:
-    """Return the same object for the same instant: many tokens are issued, and expire, in the same second."""
-    return seconds
 
 
 @dataclass(frozen=True, slots=True)

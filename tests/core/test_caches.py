@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.caches import FIFO, LRU, SecondChance
+from gateway.core.caches import FIFO, LRU, SecondChance, shared, shared_word
 
 
 def test_the_least_recently_used_entry_makes_room() -> None:
@@ -205,3 +205,15 @@ def test_of_many_used_entries_few_are_looked_at_for_one() -> None:
     cache.put(1000, Page())
     assert len(cache) == 1000
     assert 900 < sum(page.used for page in cache.values()) < 999
+
+
+# Shared values -------------------------------------------------------------------------------------
+
+
+def test_equal_words_are_one_object() -> None:
+    """Thousands of tokens and users have the same few; each copy would take memory."""
+    kept = [shared((str(b"reader", "ascii"), f"writer-{number}")) for number in range(2)]
+    word = shared_word(str(b"reader", "ascii"))
+
+    assert kept == [("reader", "writer-0"), ("reader", "writer-1")]
+    assert kept[0][0] is kept[1][0] is word

@@ -127,11 +127,12 @@ class TestTrust:
         if opened:
             memory.tier.close()
         assert memory.tier.recall(claims()) is None
-        for prove in (lambda: None, memory.tier.prove):
-            prove()
+        for proven in (False, True):
+            if proven:
+                memory.tier.prove()
             memory.fill(claims("bob"), BOB)
             assert memory.tier.recall(claims("bob")) is None
-            assert not (memory.tier.is_open or memory.tier.trusted)
+            assert (memory.tier.is_open, memory.tier.trusted) == (False, False)
         assert memory.tier.last_known(claims("bob")) is None
         memory.tier.open()
         assert memory.tier.recall(claims()) is None
@@ -400,7 +401,6 @@ class TestLastKnown:
         assert memory.tier.last_known(claims()) is None
         memory.tier.learn(memory.tier.ticket(), claims(), ANN, 8.0)
         assert memory.tier.last_known(claims()) == (ANN, 8.0)
-
 
     def test_it_is_not_learnt_by_a_read_that_began_before_all_was_forgotten(self, memory: Memory) -> None:
         ticket = memory.tier.ticket()

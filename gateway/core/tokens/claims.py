@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.core.model import JSON, Claims, Issuer, Scalar, shared, shared_instant, shared_word
+from gateway.core.caches import shared, shared_instant, shared_word
+from gateway.core.model import JSON, Claims, Issuer, Scalar
 from gateway.core.reasons import (
     AUDIENCE_MISMATCH,
     CLAIM_MALFORMED,

@@ -11,6 +11,7 @@ import asyncpg
 import orjson
 import structlog
 
+from gateway.core.caches import shared, shared_word
 from gateway.core.model import (
     JSON,
     NO_ATTRIBUTES,
@@ -19,8 +20,6 @@ from gateway.core.model import (
     Tier,
     User,
     UserStatus,
-    shared,
-    shared_word,
 )
 from gateway.core.revocations import Revocations
 from gateway.core.text import json_text

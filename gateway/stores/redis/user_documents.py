@@ -9,7 +9,8 @@ from typing import Final
 
 import orjson
 
-from gateway.core.model import JSON, NO_ATTRIBUTES, User, UserStatus, shared, shared_word
+from gateway.core.caches import shared, shared_word
+from gateway.core.model import JSON, NO_ATTRIBUTES, User, UserStatus
 from gateway.core.text import json_text
 
 _LEVELS: Final = json_text.MAX_DEPTH + 2
