@@ -137,6 +137,23 @@ def test_rights_that_only_limits_need(dsn: str, redis_url: str, tmp_path: Path, 
             client.acl_deluser("ann")
 
 
+def test_older_tables_do_not_hide_what_requests_lack(
+    dsn: str, redis_url: str, tmp_path: Path, serving: str
+) -> None:
+    """Requests under a quota are refused there, so an operator must hear of both."""
+    sql(dsn, "DROP FUNCTION gateway_quota_used", "DROP FUNCTION gateway_save_quotas")
+    sql(dsn, "DELETE FROM gateway_migrations WHERE version >= 15")
+    config = written(tmp_path, dsn, redis_url, serving)
+    config.write_text(f"{config.read_text()}limits:\n  - {{name: daily, per: user, quota: 10/day}}\n")
+
+    found = entry(check(config, "--json"), "postgres")
+
+    assert found["outcome"] == "warn"
+    assert "the tables are older than this version" in found["found"]
+    assert "no functions for quotas, so requests under them are refused" in found["found"]
+    assert found["fix"] == "run `gateway migrate` of this version"
+
+
 @contextmanager
 def reading_role(dsn: str) -> Iterator[str]:
     """The DSN of a role that may read the tables, and nothing else."""

@@ -33,31 +33,35 @@ async def _primary(settings: "Settings") -> CheckResult:
         found = await _described(postgres, named=settings.postgres.prepared_statements == "named")
         flaws = await postgres.shortcomings()
         writes = await _takes_writes(postgres)
-        lack = await _creates_users(postgres, settings) or await _keeps_quotas(postgres, settings)
+        asked = [await _creates_users(postgres, settings), await _keeps_quotas(postgres, settings)]
+        lacks = [lack for lack in asked if lack is not None]
         clock = difference_noted(await _clock_ahead(postgres))
     except StoreUnavailable as error:
         return CheckResult("postgres", "fail", error.detail, *advice_for_postgres(error, "postgres.dsn"))
     finally:
         await postgres.close()
-    if flaws:
-        # The gateway still serves requests.
-        told = "; ".join(flaw.found for flaw in flaws)
-        return CheckResult("postgres", "warn", f"{found}; {told}", "; ".join(flaw.fix for flaw in flaws))
-    if (version := postgres.version_difference) is not None:
-        return CheckResult("postgres", "warn", f"{found}; {version.found}", version.fix)
-    if lack is not None:
-        return CheckResult("postgres", "warn", f"{found}; {lack[0]}", lack[1])
+    # The gateway still serves requests. Each is told: one may be why another matters.
+    warnings = [(flaw.found, flaw.fix) for flaw in flaws]
+    if not flaws and (version := postgres.version_difference) is not None:
+        warnings.append((version.found, version.fix))
+    warnings += lacks
     if not writes:
         unwritten = "it is read-only: neither the admin API nor the copy of revocations from Redis can write"
-        return CheckResult(
-            "postgres",
-            "warn",
-            f"{found}; {unwritten}",
-            "point `postgres.dsn` at the primary, with `default_transaction_read_only` off",
+        warnings.append(
+            (unwritten, "point `postgres.dsn` at the primary, with `default_transaction_read_only` off")
         )
     if clock is not None:
-        return CheckResult("postgres", "warn", f"{found}; {clock}", FIX)
+        warnings.append((clock, FIX))
+    if warnings:
+        told = "; ".join([found, *(warning for warning, _ in warnings)])
+        return CheckResult("postgres", "warn", told, "; ".join(_distinct([fix for _, fix in warnings])))
     return CheckResult("postgres", "pass", found)
+
+
+def _distinct(fixes: list[str]) -> list[str]:
+    """Return each fix once, without those that another says more exactly."""
+    once = list(dict.fromkeys(fixes))
+    return [fix for fix in once if not any(other != fix and other.startswith(fix) for other in once)]
 
 
 async def _clock_ahead(postgres: Postgres) -> float:
@@ -111,7 +115,10 @@ async def _keeps_quotas(postgres: Postgres, settings: "Settings") -> tuple[str, 
         return None
     allowed = await Diagnostics(postgres).may_execute(*FUNCTIONS)
     if allowed is None:
-        return "there are no functions for quotas", "run `gateway migrate`"
+        return (
+            "there are no functions for quotas, so requests under them are refused",
+            "run `gateway migrate`",
+        )
     if allowed:
         return None
     return (
