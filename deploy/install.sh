@@ -15,6 +15,7 @@ checkout=$(dirname -- "$here")
 root=${DESTDIR:-}
 prefix=/opt/gateway
 etc=/etc/gateway
+state=/var/lib/gateway
 user=gateway
 python=python3
 wheel=
@@ -30,8 +31,8 @@ Usage: install.sh [OPTION]...
   --extras NAMES   extras of the wheel, such as grpc
   --python FILE    Python 3.11 or later, with its venv module (default: python3)
   --root DIR       install into a folder, for an image or a package (default: \$DESTDIR, or /)
-  --uninstall      remove what was installed; keep $etc and the user
-  --purge          with --uninstall: also remove $etc and the user
+  --uninstall      remove what was installed; keep $etc, $state and the user
+  --purge          with --uninstall: also remove these
   --help           this text
 USAGE
 }
@@ -185,14 +186,18 @@ uninstall_all() {
   done
   if running_systemd; then systemctl daemon-reload; fi
   if [ "$purge" = yes ]; then
-    say "removing $root$etc"
-    rm -rf -- "$root$etc"
+    for path in "$etc" "$state"; do
+      if [ -e "$root$path" ]; then
+        say "removing $root$path"
+        rm -rf -- "$root$path"
+      fi
+    done
     if live && getent passwd "$user" >/dev/null; then
       say "removing user $user"
       userdel "$user"
     fi
   else
-    say "$root$etc and the user $user stay; --purge removes them, too"
+    say "$root$etc, $root$state and the user $user stay; --purge removes them, too"
   fi
 }
 

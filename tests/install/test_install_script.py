@@ -64,8 +64,19 @@ def test_it_installs_upgrades_and_uninstalls(wheel: Path, packages: Path, tmp_pa
     told = done([SHELL, SCRIPT, "--uninstall", "--root", root], tmp_path)
     assert f"removing {root}/opt/gateway" in told
     assert {file for file in root.rglob("*") if file.is_file() or file.is_symlink()} == {secrets}
+    (root / "var/lib/gateway/records").mkdir(parents=True)  # as systemd and the service have made it
     done([SHELL, SCRIPT, "--uninstall", "--purge", "--root", root], tmp_path)
     assert not (root / "etc/gateway").exists()
+    assert not (root / "var/lib/gateway").exists()
+
+
+def test_the_unit_lets_the_service_write_what_the_documentation_says() -> None:
+    unit = (ROOT / "deploy/gateway.service").read_text()
+    state = re.findall(r"^StateDirectory=(\S+)$", unit, re.MULTILINE)
+    page = (ROOT / "docs/policy.md").read_text()
+    assert {record.split("/")[3] for record in re.findall(r"directory: (/var/lib/[^,} ]+)", page)} == set(
+        state
+    )
 
 
 def _verify(unit: Path, folder: Path) -> None:

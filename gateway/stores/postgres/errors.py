@@ -45,6 +45,9 @@ def said(error: BaseException) -> str:
             return "it does not speak TLS, which `sslmode` requires"
         case socket.gaierror():
             return f"its host name cannot be resolved ({error.strerror})"
+        case OSError(filename=str() as file):
+            # The driver looks for certificates, also in the home folder.
+            return f"{file} cannot be read: {error.strerror}"
         case OSError():
             return error.strerror or "cannot connect"
         case _:

@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -63,6 +64,19 @@ class TestFailures:
             await postgres.ping()
         assert caught.value.store is Tier.POSTGRES
         assert caught.value.detail == "127.0.0.1:1: connection refused"
+
+    async def test_a_file_that_cannot_be_read_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The driver looks for certificates in the home folder, which may be another user's."""
+
+        async def refuses(*_: object, **__: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied", "/root/.postgresql/root.crt")
+
+        monkeypatch.setattr(asyncpg, "connect", refuses)
+        postgres = Postgres("postgresql://ann@127.0.0.1:1/gateway")
+        with pytest.raises(StoreUnavailable) as caught:
+            await postgres.ping()
+        told = "127.0.0.1:1: /root/.postgresql/root.crt cannot be read: Permission denied"
+        assert caught.value.detail == told
 
     async def test_a_silent_server_is_a_timeout(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
