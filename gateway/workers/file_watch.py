@@ -14,6 +14,9 @@ from typing import Final
 INTERVAL: Final = 1.0
 """Seconds between two looks."""
 
+RETRY: Final = 60.0
+"""Seconds after which what is there is worth another try, although it has not changed."""
+
 
 class FileWatch:
     """Watches some files; none: it never notices anything. The contents of this moment are those known."""
@@ -24,16 +27,25 @@ class FileWatch:
         self._seen = self._known
         self.next_at: float | None = time.monotonic() + INTERVAL if self._paths else None
         """When to look again, on the monotonic clock; None: never."""
+        self.again = False
+        """Whether the last change was none, but another try."""
+        self._retry_at: float | None = None
+
+    def retry(self, now: float) -> None:
+        """Let the same contents count as a change once more, `RETRY` seconds from now."""
+        self._retry_at = now + RETRY
 
     def has_changed(self, now: float) -> bool:
-        """Look, if it is time; return whether there are other contents, which are known from then on."""
+        """Look, if it is time; return whether to read the files: their contents are known from then on."""
         if self.next_at is None or now < self.next_at:
             return False
         self.next_at = now + INTERVAL
         before, self._seen = self._seen, self._digest()
-        if self._seen == self._known or self._seen != before:
+        due = self._retry_at is not None and now >= self._retry_at
+        if self._seen != before or (self._seen == self._known and not due):
             return False
-        self._known = self._seen
+        self.again = self._seen == self._known
+        self._known, self._retry_at = self._seen, None
         return True
 
     def _digest(self) -> bytes:

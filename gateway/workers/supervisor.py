@@ -150,7 +150,7 @@ class Supervisor:
         if not self._stopping:
             self._scatter_gather.sample(now)
             if self._watch.has_changed(now):
-                log.info("configuration_changed")
+                log.info("reload_tried_again" if self._watch.again else "configuration_changed")
                 self._reload()
             for slot in self._current.slots:
                 if slot.start_at is not None and slot.start_at <= now:
@@ -342,6 +342,8 @@ class Supervisor:
                 process.leaving = True
                 process.end_by_force()
             generation.release(keeper=self._current)
+        # The configuration itself is in order: what stood in its way may pass, and no signal comes then.
+        self._watch.retry(time.monotonic())
         self._keep_current([why])
 
     def _keep_current(self, problems: Sequence[str]) -> None:

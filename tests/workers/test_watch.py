@@ -4,7 +4,7 @@ import asyncio
 import time
 from pathlib import Path
 
-from gateway.workers.file_watch import INTERVAL, FileWatch
+from gateway.workers.file_watch import INTERVAL, RETRY, FileWatch
 from tests.sockets import RawUpstream
 from tests.workers.program import Program, eventually, route, running
 
@@ -39,6 +39,25 @@ class TestFileWatch:
         file.unlink()
         assert not watch.has_changed(now + INTERVAL)
         assert watch.has_changed(now + 2 * INTERVAL)
+
+    def test_what_was_refused_for_an_outage_is_tried_once_more(self, tmp_path: Path) -> None:
+        """The file does not change again when the outage is over, and no signal comes."""
+        file = tmp_path / "file"
+        file.write_text("one")
+        watch, now = FileWatch((file,)), time.monotonic()
+        file.write_text("two")
+        assert not watch.has_changed(now + INTERVAL)
+        assert (watch.has_changed(now + 2 * INTERVAL), watch.again) == (True, False)
+        watch.retry(now)
+        assert not watch.has_changed(now + RETRY - 1)
+        assert (watch.has_changed(now + RETRY), watch.again) == (True, True)
+        assert not watch.has_changed(now + 2 * RETRY)
+        # Another content does not wait for that, and takes its place.
+        watch.retry(now + 2 * RETRY)
+        file.write_text("three")
+        assert not watch.has_changed(now + 2 * RETRY + INTERVAL)
+        assert (watch.has_changed(now + 2 * RETRY + 2 * INTERVAL), watch.again) == (True, False)
+        assert not watch.has_changed(now + 4 * RETRY)
 
     def test_no_files_are_never_looked_at(self) -> None:
         watch = FileWatch(())
