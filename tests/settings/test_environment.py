@@ -73,6 +73,16 @@ class TestReferences:
     def test_a_reference_to_nothing_is_a_mistake(self, tmp_path: Path, dsn: str, expected: str) -> None:
         assert expected in mistakes(write(tmp_path, dsn), {})
 
+    @pytest.mark.parametrize("audience", ["${NOBODY}", "${AUD:-api}", "${${AUD}}", "${1A}"])
+    def test_a_reference_to_nothing_is_one_mistake(self, tmp_path: Path, audience: str) -> None:
+        """What is around it, or its variables' values, is not what will be there."""
+        file = write(tmp_path, "postgresql://u@db/x")
+        file.write_text(file.read_text().replace("audiences: [api]", f'audiences: ["{audience}"]'))
+        with pytest.raises(ConfigurationError) as caught:
+            load(file, {"AUD": "hunter2"})
+        assert [problem.field for problem in caught.value.problems] == ["issuers[0].audiences[0]"]
+        assert "hunter2" not in str(caught.value)
+
     def test_a_value_is_not_read_as_a_reference(self, tmp_path: Path) -> None:
         file = write(tmp_path, "postgresql://${USER}@db/x")
         dsn = load(file, {"USER": "${OTHER}", "OTHER": "x"}).postgres.dsn.get_secret_value()

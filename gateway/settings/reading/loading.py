@@ -140,12 +140,13 @@ def load_with_source(path: Path, env: Mapping[str, str] = os.environ) -> tuple[S
 
 def validated(document: Document, path: Path, env: Mapping[str, str]) -> tuple[Settings, Source]:
     """Return the settings of a document, and the origin of each value. Raises `ConfigurationError`."""
-    written_values = document.data
+    written_values, before = document.data, len(document.faults)
     document.data = {
         key: interpolated(value, env, document.faults, (key,)) for key, value in document.data.items()
     }
     source = Source(path, document, Overrides(env), written_values)
     problems = [source.problem(where, message, hint) for where, message, hint in document.faults]
+    unfilled = {(problem.file, problem.line, problem.field) for problem in problems[before:]}
     problems += [
         Problem(fault.message, written(fault.where), variable, None, fault.hint)
         for variable, fault in source.overrides.faults
@@ -154,7 +155,9 @@ def validated(document: Document, path: Path, env: Mapping[str, str]) -> tuple[S
     try:
         settings = Settings.model_validate(source.overrides.over(document.data))
     except ValidationError as invalid:
-        problems += [_translated(source, error) for error in _own(invalid.errors(include_input=False))]
+        found = [_translated(source, error) for error in _own(invalid.errors(include_input=False))]
+        # A text whose variable is not known is not what will be there.
+        problems += [each for each in found if (each.file, each.line, each.field) not in unfilled]
     if problems or settings is None:
         raise ConfigurationError(
             sorted(problems, key=lambda problem: (problem.line or 0, problem.column or 0))
