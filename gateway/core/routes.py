@@ -64,6 +64,19 @@ class Target(NamedTuple):
         return (base + self.path[len(prefix) :] or "/") + self.query
 
 
+def path_of(target: str) -> str:
+    """Return the path of a request-target of any form (RFC 9112 §3.2), as operators may see it.
+
+    It has neither a query, which may contain a token, nor a host, before which a password may stand.
+    """
+    path = target.partition("?")[0]
+    if path.startswith("/"):
+        return path
+    if "://" in path:
+        return "/" + path.partition("://")[2].partition("/")[2]
+    return path.rpartition("@")[2]
+
+
 def read_target(target: str, hosts: Sequence[bytes], allowed: frozenset[str] = NO_LIBERTIES) -> Target:
     """Parse host, path and query of a request; refuse everything that two parsers may read differently.
 

@@ -7,9 +7,10 @@ r"""The access log: one line for each finished request, in a form that other pro
 | `common` | NCSA Common Log Format, as Apache httpd writes it, and then `name=value` |
 | `combined` | the same with Referer and User-Agent |
 
-A path is written without its query, and so is a Referer, because a query may have a token. In the last two
-forms, all that a client chooses is escaped as nginx does it: a quotation mark, a backslash and everything but
-printable ASCII is `\xHH`. So no request can begin a line or a field.
+A path is written without its query, and so is a Referer, because a query may have a token. Neither has the
+password that may stand before a host. In the last two forms, all that a client chooses is escaped as nginx
+does it: a quotation mark, a backslash and everything but printable ASCII is `\xHH`. So no request can
+begin a line or a field.
 """
 
 import re
@@ -23,11 +24,13 @@ import orjson
 
 from gateway.core.model import Request
 from gateway.core.requests.trace_context import trace_id_of
+from gateway.core.routes import path_of
 
 AccessForm: TypeAlias = Literal["json", "ecs", "common", "combined"]
 
 ECS_VERSION: Final = "8.17.0"
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_USERINFO: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/#]*@")
 _UNSAFE: Final = re.compile(r'[^\x20-\x7e]|["\\]')
 _UNSAFE_IN_WORD: Final = re.compile(r'[^\x21-\x7e]|["\\]')
 
@@ -51,7 +54,7 @@ class Finished:
 
     @property
     def path(self) -> str:
-        return self.request.target.partition("?")[0]
+        return path_of(self.request.target)
 
     def field(self, name: bytes) -> str | None:
         """Return the value of a request field; None if there is none."""
@@ -131,7 +134,7 @@ def as_common(finished: Finished, at: float) -> str:
 
 def as_combined(finished: Finished, at: float) -> str:
     """Return a line in Combined Log Format, with the same additions."""
-    referer = (finished.field(b"referer") or "").partition("?")[0]
+    referer = _USERINFO.sub(r"\1", (finished.field(b"referer") or "").partition("?")[0])
     quoted = f' "{_escaped(referer) or "-"}" "{_escaped(finished.field(b"user-agent") or "") or "-"}"'
     return f"{_standard(finished, at)}{quoted}{_extension(finished)}"
 

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Final
 
 from gateway.core.requests.token_marks import TokenMarks
+from gateway.core.routes import path_of
 
 SIZE: Final = 1000
 """The number of denials that one process keeps."""
@@ -127,7 +128,7 @@ class DenialRing:
                 issuer=issuer,
                 subject_hash=subject_hash,
                 method=method,
-                path=target.partition("?")[0][:MAX_PATH],
+                path=path_of(target)[:MAX_PATH],
                 client=client,
                 request_id=request_id,
                 detail=None if detail is None else detail[:MAX_DETAIL],

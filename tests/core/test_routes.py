@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.core.model import Route
 from gateway.core.reasons import Denial
-from gateway.core.routes import _NORMAL, RouteTable, Target, normal_path, read_target
+from gateway.core.routes import _NORMAL, RouteTable, Target, normal_path, path_of, read_target
 
 HOST = (b"api.example.com",)
 
@@ -113,6 +113,22 @@ def test_the_host_is_matched_without_case_and_port(value: bytes, host: str) -> N
 )  # fmt: skip
 def test_a_host_that_is_none_is_refused(value: bytes) -> None:
     refused("/", (value,))
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("/a?token=secret", "/a"),
+        ("http://host.example/a/b?token=secret", "/a/b"),
+        ("http://ann:hunter2@host.example/a@b", "/a@b"),
+        ("http://host.example", "/"),
+        ("*", "*"),
+        ("ann:hunter2@host.example:443", "host.example:443"),
+        ("/a/http://b", "/a/http://b"),
+    ],
+)
+def test_what_operators_see_of_a_target(target: str, path: str) -> None:
+    assert path_of(target) == path
 
 
 def test_there_is_exactly_one_host() -> None:

@@ -70,15 +70,6 @@ def test_it_installs_upgrades_and_uninstalls(wheel: Path, packages: Path, tmp_pa
     assert not (root / "var/lib/gateway").exists()
 
 
-def test_the_unit_lets_the_service_write_what_the_documentation_says() -> None:
-    unit = (ROOT / "deploy/gateway.service").read_text()
-    state = re.findall(r"^StateDirectory=(\S+)$", unit, re.MULTILINE)
-    page = (ROOT / "docs/policy.md").read_text()
-    assert {record.split("/")[3] for record in re.findall(r"directory: (/var/lib/[^,} ]+)", page)} == set(
-        state
-    )
-
-
 def _verify(unit: Path, folder: Path) -> None:
     """Let systemd read the unit, with a program that there is."""
     if ANALYZE is not None:

@@ -38,6 +38,15 @@ def test_combined_adds_referer_without_query_and_user_agent() -> None:
     )
 
 
+def test_no_password_of_a_url_is_written() -> None:
+    headers = ((b"Referer", b"https://ann:hunter2@app.example.com/start"),)
+    request = Request("GET", "http://ann:hunter2@host/a?b", headers, "192.0.2.1", "https", "the-id")
+    done = Finished(request, "unmatched", 400, 0.0)
+    assert '"GET /a HTTP/1.1" 400 - "https://app.example.com/start"' in as_combined(done, AT)
+    for line in (as_common(done, AT), as_combined(done, AT), as_ecs(done, AT), str(as_event(done))):
+        assert "hunter2" not in line
+
+
 def test_an_unknown_value_is_a_dash() -> None:
     bare = Finished(Request("GET", "/", (), "", "http", "the-id"), "unmatched", 404, 0.0)
     assert as_combined(bare, AT) == (

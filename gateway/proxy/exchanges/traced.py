@@ -21,6 +21,7 @@ from gateway.core.admission import Admission
 from gateway.core.model import Credential
 from gateway.core.reasons import Denial
 from gateway.core.requests.trace_context import TRACEPARENT, TRACESTATE, TraceParent, read
+from gateway.core.routes import path_of
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.downstream.connection import ClientConnection
 from gateway.proxy.downstream.incoming import AnyRequest
@@ -205,7 +206,7 @@ class TracedExchange(ObservedExchange):
             # It began when a connection was asked for.
             started = time.time_ns() - int((perf_counter() - self._forwarded_at) * 1e9)
         if isinstance(endpoint, Endpoint):
-            path = http.path_of(admission.forwarding.line.split(b" ")[1].decode("ascii", "replace"))
+            path = path_of(admission.forwarding.line.split(b" ")[1].decode("ascii", "replace"))
             attributes |= _endpoint_attributes(endpoint, path)
         self._attempts += 1
         return self._span.child(http.span_name(method, route.path), "client", attributes, started)

@@ -9,6 +9,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from gateway.core.model import Header
+from gateway.core.routes import path_of
 from gateway.telemetry.tracing.span import Value
 
 KNOWN_METHODS: Final = frozenset(
@@ -78,11 +79,3 @@ def authority_attributes(authority: str) -> dict[str, Value]:
         return {}
     found: dict[str, Value] = {} if host is None else {"server.address": host}
     return found if port is None else {**found, "server.port": port}
-
-
-def path_of(target: str) -> str:
-    """Return the path of a request-target (RFC 9112 §3.2), without its query."""
-    path = target.partition("?")[0]
-    if path.startswith("/") or "://" not in path:
-        return path
-    return "/" + path.partition("://")[2].partition("/")[2]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.telemetry.tracing.http import path_of, server_attributes, span_name
+from gateway.telemetry.tracing.http import server_attributes, span_name
 
 
 @pytest.mark.parametrize(
@@ -16,20 +16,6 @@ from gateway.telemetry.tracing.http import path_of, server_attributes, span_name
 )
 def test_names_are_few(method: str, route: str | None, name: str) -> None:
     assert span_name(method, route) == name
-
-
-@pytest.mark.parametrize(
-    ("target", "path"),
-    [
-        ("/a?token=secret", "/a"),
-        ("http://host.example/a/b?token=secret", "/a/b"),
-        ("http://host.example", "/"),
-        ("*", "*"),
-        ("/a/http://b", "/a/http://b"),
-    ],
-)
-def test_a_path_is_without_its_query(target: str, path: str) -> None:
-    assert path_of(target) == path
 
 
 @pytest.mark.parametrize(
