@@ -5,6 +5,8 @@ import base64
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import socket
 import stat
@@ -25,6 +27,7 @@ from redis.asyncio import Redis
 from gateway.core.model import JSON
 from gateway.demo.embedded import EmbeddedPostgres
 from gateway.stores.postgres.migrate import Migration, migrate, migrations
+from tests.docs.pages import DOCS, REPOSITORY, blocks
 
 _GATEWAY = [sys.executable, "-m", "gateway"]
 _PLACES = {"gateway", "admin", "admin_token", "issuer", "upstream", "postgres", "redis"}
@@ -45,7 +48,7 @@ def _start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Demo]:
-    folder = tmp_path_factory.mktemp("demo") / "data"
+    folder = tmp_path_factory.mktemp("demo") / ".gateway"
     with _start(folder) as process:
         try:
             assert process.stdout is not None
@@ -92,6 +95,57 @@ async def _denials(client: ClientSession, demo: _Demo, reason: str) -> float:
         rf'^gateway_denials_total\{{[^}}]*reason="{reason}"[^}}]*\}} (\S+)$', text, re.MULTILINE
     )
     return sum(map(float, counts))
+
+
+def _same_each_time(text: str) -> str:
+    """Replace what differs from run to run: ids, times, ports, numbers of requests, the spaces of tables."""
+    for pattern, word in (
+        (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UUID"),
+        (r"\b[0-9a-f]{32}\b", "ID"),
+        (r"\d{4}-\d\d-\d\dT[\d:]+Z", "TIME"),
+        (r"127\.0\.0\.1:\d+", "ADDRESS"),
+        (r"curl/[\d.]+", "curl"),
+        (r"\} \d+\.0", "} N"),
+        (r"[ ─]+", " "),
+    ):
+        text = re.sub(pattern, word, text)
+    return text
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ("bash", "curl"))), reason="needs bash and curl")
+def test_the_quick_start_prints_what_the_page_shows(demo: _Demo) -> None:
+    """The commands of docs/quick-start.md as they stand there; only the places and the program differ."""
+    (start, *rest), (answer,) = (
+        list(blocks(DOCS / "quick-start.md", language)) for language in ("console", "json")
+    )
+    assert start == "$ make run\n"
+    steps: list[tuple[str, list[str]]] = []
+    for line in "".join(rest).splitlines():
+        if line.startswith("$ "):
+            steps.append((line[2:], answer.splitlines() if "X_User_Id: forged" in line else []))
+        else:
+            steps[-1][1].append(line)
+    script = "exec 2>&1\n" + "\n".join(
+        f"printf '\\n@@ {number}\\n'\n{command}" for number, (command, _) in enumerate(steps)
+    )
+    for theirs, ours in (
+        ("http://127.0.0.1:8080", demo.places["gateway"]),
+        ("http://127.0.0.1:9901", demo.places["admin"]),
+        ("http://127.0.0.1:9000", demo.places["issuer"]),
+        (".venv/bin/gateway", shlex.join(_GATEWAY)),
+    ):
+        script = script.replace(theirs, ours)
+    done = subprocess.run(  # noqa: S603 -- the page is ours
+        ["bash", "--norc", "-c", script],  # noqa: S607 -- the page is for a shell
+        cwd=demo.folder.parent, env={**os.environ, "COLUMNS": "400", "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    printed = re.split(r"^@@ \d+$", done.stdout, flags=re.MULTILINE)[1:]
+    assert len(printed) == len(steps), done.stdout
+    for (command, shown), said in zip(steps, printed, strict=True):
+        lines = [line.strip() for line in _same_each_time(said).splitlines()]
+        missing = [line for line in shown if line != "…" and _same_each_time(line).strip() not in lines]
+        assert missing == [], f"{command}\n{said}"
 
 
 def test_ready_line_names_every_place(demo: _Demo) -> None:
