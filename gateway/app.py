@@ -278,7 +278,7 @@ async def serve(
         context = ExchangeContext(admit, headers, responder, metrics, log, upstreams, reauthorization)
         health = listening.health_path(settings.server, admin, metrics)
         server, log_level = observing.front_server(
-            settings, context, health, assertions, tracing, limited=limits.house is not None
+            settings, context, health, assertions, tracing, limits.exchanges
         )
         speaks = headers.trusts if settings.server.proxy_protocol else None
         front = await listening.serve_front(server, listeners.front, certificate, stack, speaks)

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from uuid import uuid4
 
 from gateway import translation
@@ -13,6 +14,7 @@ from gateway.conditions.expression import Expression
 from gateway.core.model import Request, Route
 from gateway.core.reasons import Denial
 from gateway.core.tokens.claim_paths import claims_on
+from gateway.limits.budget import Budget
 from gateway.limits.guard import Guard
 from gateway.limits.house import House
 from gateway.limits.limiter import Limiter
@@ -20,6 +22,8 @@ from gateway.limits.operators import Budgets
 from gateway.limits.rules import Limit
 from gateway.limits.subjects import CLAIMS
 from gateway.pipeline import Pipeline
+from gateway.proxy.exchanges.exchange import Kind, as_it_is
+from gateway.proxy.exchanges.limited_exchange import counted_exchange, limited_exchange
 from gateway.proxy.refusals import Admitter
 from gateway.settings import Settings
 from gateway.settings.sections import model
@@ -73,6 +77,14 @@ class Limiting:
     """For operators."""
     hits: "defaultdict[tuple[str, ...], float]" = field(default_factory=lambda: defaultdict(float))
 
+    @property
+    def exchanges(self) -> Kind:
+        """What makes exchanges that know of the limits."""
+        if self.house is None:
+            return as_it_is
+        kinds = {budget.limit.kind for budget in self.house.budgets.values()}
+        return counted_exchange if "concurrency" in kinds else limited_exchange
+
     def around(
         self,
         admitter: Admitter,
@@ -117,11 +129,16 @@ def limiting(settings: Settings, redis: RedisTier, postgres: Postgres, metrics: 
     )  # fmt: skip
     metrics.limits_shared.read((), lambda: float(house.share is None))
     metrics.limits_workers.read((), lambda: float(house.workers))
-    for limit in limits:
-        for result in ("allowed", "shadow" if limit.shadow else "denied"):
-            metrics.limit_hits.inc((limit.name, result), by=0)
+    for budget in house.budgets.values():
+        limit = budget.limit
+        metrics.limit_hits.read((limit.name, "allowed"), partial(_allowed, budget))
+        metrics.limit_hits.inc((limit.name, "shadow" if limit.shadow else "denied"), by=0)
     budgets = Budgets(house, ledger, usages)
     return Limiting(house, ledger, budgets, metrics.limit_hits.values)
+
+
+def _allowed(budget: Budget) -> float:
+    return budget.allowed
 
 
 @asynccontextmanager

@@ -9,8 +9,7 @@ from functools import partial
 from gateway import translation
 from gateway.builders.trust import Assertions
 from gateway.proxy.context import ExchangeContext
-from gateway.proxy.exchanges.exchange import Exchange, Kind, as_it_is
-from gateway.proxy.exchanges.limited_exchange import limited_exchange
+from gateway.proxy.exchanges.exchange import Exchange, Kind
 from gateway.proxy.exchanges.observed import ObservedExchange
 from gateway.proxy.exchanges.traced import traced
 from gateway.proxy.health import HealthPath
@@ -80,16 +79,12 @@ def front_server(
     health: HealthPath | None,
     assertions: Assertions,
     tracing: Tracing | None,
-    *,
-    limited: bool,
+    kind: Kind,
 ) -> tuple[ConnectionServer, LogLevel]:
     """Return the server for clients, and what raises the level of its log.
 
-    `limited`: there are limits, which count what its requests do.
+    `kind` makes of each kind of exchange the one that is used.
     """
-    kind: Kind = as_it_is
-    if limited:
-        kind = limited_exchange
 
     def exchange() -> ExchangeFactory:
         observed = context.log.access

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gateway.core.conditions import RequestCheck
 from gateway.core.headers import Fields
@@ -60,9 +60,19 @@ class Decision:
     """Why the policy would refuse it, if that is in shadow."""
 
 
+class Spent(Protocol):
+    """What limits have spent for a request: a purse of theirs, or several."""
+
+    def fields(self) -> bytes:
+        """Return the header fields about it for the response, each with its line end."""
+
+    def release(self) -> None:
+        """End the request: of a concurrency, another one may begin. To be called once."""
+
+
 @dataclass(slots=True)
 class Admission:
-    """A request that may pass: its user, and how it is forwarded. It is never changed."""
+    """A request that may pass: its user, and how it is forwarded. It is never changed, but for `spent`."""
 
     forwarding: Forwarding
     fields: bytes
@@ -71,6 +81,8 @@ class Admission:
     """None if the route needs no token, or if an optional token is missing."""
     decision: Decision | None = None
     """None if `claims` is None."""
+    spent: Spent | None = field(init=False, repr=False, compare=False)
+    """Where there are limits, `limits.limiter` sets it; None: none counts the request. Else it is not set."""
 
     @property
     def user(self) -> User | None:

@@ -17,23 +17,22 @@ class LRU(Generic[K, V]):
     It has no clock: callers store the expiry with the entry.
     """
 
-    __slots__ = ("_capacity", "_entries")
+    __slots__ = ("_capacity", "_entries", "peek")
 
     def __init__(self, capacity: int) -> None:
         if capacity < 1:
             raise ValueError(f"a cache needs room for at least one entry, not {capacity}")
         self._capacity = capacity
         self._entries: OrderedDict[K, V] = OrderedDict()
+        # Bound here to save a call.
+        self.peek: Callable[[K], V | None] = self._entries.get
+        """Return an entry without making it more recent."""
 
     def get(self, key: K) -> V | None:
         value = self._entries.get(key)
         if value is not None:
             self._entries.move_to_end(key)
         return value
-
-    def peek(self, key: K) -> V | None:
-        """Return an entry without making it more recent."""
-        return self._entries.get(key)
 
     def keys(self) -> KeysView[K]:
         """Return a live view of all keys."""

@@ -5,5 +5,6 @@ asking, and gives back what it does not need. docs/limits.md has the bound, and 
 
 Pure: `rules` (the limits), `subjects` (whom a request counts for), `periods` (days and months), `purse` (what
 one worker holds of one subject's budget), `fields` (the header fields) and `ledger` (what Redis is asked).
-`house` keeps the purses of a worker and asks Redis; `limiter` is wrapped around what decides on requests.
+`budget` has the purses of one limit; `house` has the budgets of a worker, and asks Redis; `limiter` is
+wrapped around what decides on requests.
 """

@@ -26,7 +26,8 @@ from gateway.core.reasons import (
 )
 from gateway.core.text import json_text
 from gateway.limits import fields
-from gateway.limits.house import Budget, House
+from gateway.limits.budget import Budget
+from gateway.limits.house import House
 from gateway.limits.limiter import Admitter, denial_of
 from gateway.limits.purse import LONGEST_REFUSAL
 from gateway.limits.subjects import KID, named, network_of
@@ -126,7 +127,7 @@ class Guard:
                 await asyncio.sleep(0)
                 spent = await budget.take(purse)
             if spent:
-                self._hits[budget.allowed] += 1
+                budget.allowed += 1
                 continue
             now = self._clock()
             wait = fields.retry_after(limit, purse, now)

@@ -16,7 +16,7 @@ shared   Redis has lost what it knew            joining  all that was spent is t
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -24,11 +24,9 @@ from uuid import uuid4
 
 import structlog
 
-from gateway.core.caches import LRU
 from gateway.core.model import StoreUnavailable
-from gateway.limits import fields
+from gateway.limits.budget import Budget
 from gateway.limits.ledger import LEASE_SECONDS, Ask, Beat, Grant, Ledger, Usage, Usages
-from gateway.limits.periods import period_at
 from gateway.limits.purse import LONGEST_REFUSAL, Purse, Share
 from gateway.limits.rules import Limit
 
@@ -39,97 +37,10 @@ GRACE_SECONDS: Final = 2.5
 SAVE_SECONDS: Final = 2.0
 """Seconds between two copies of the quotas to the system of record."""
 _EMPTIED: Final = "Redis has lost its data"
-_SLICE: Final = 500
-"""Purses that are looked at before requests go on: less than a millisecond."""
 _TOGETHER: Final = 200
 """Leases that are settled at the same time, in the background."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
-class Budget:
-    """One limit, and the purses that this worker has for it."""
-
-    __slots__ = ("_is_concurrency", "allowed", "head", "house", "limit", "policy", "purses")
-
-    def __init__(self, limit: Limit, house: "House", capacity: int) -> None:
-        self.limit = limit
-        self._is_concurrency = limit.kind == "concurrency"
-        self.allowed = limit.name, "allowed"
-        """The labels of `limit_hits_total` for a request that passes."""
-        self.policy = fields.policy(limit)
-        """The item of `RateLimit-Policy`."""
-        self.head = fields.head(limit)
-        """The beginning of the fields of a response that only this limit counted."""
-        self.house = house
-        self.purses: LRU[str, Purse] = LRU(capacity)
-
-    def purse(self, subject: str) -> Purse:
-        """Return the purse of a subject, a new one if there is none."""
-        purse = self.purses.get(subject)
-        if purse is None:
-            purse = Purse(subject)
-            self.purses.put(subject, purse)
-        return purse
-
-    async def slices(self) -> AsyncIterator[list[Purse]]:
-        """Yield all purses that there are now, in slices, between which requests go on."""
-        purses = [purse for _, purse in self.purses.newest()]
-        for start in range(0, len(purses), _SLICE):
-            yield purses[start : start + _SLICE]
-            await asyncio.sleep(0)
-
-    def try_take(self, purse: Purse, now: float) -> bool | None:
-        """Spend a token without waiting; None: Redis must be asked, by `take`."""
-        house, tokens = self.house, purse.tokens
-        if tokens > 0 and now < purse.until and house.share is None:
-            # As `Purse.take`, with fewer calls: most requests end here.
-            purse.tokens = tokens = tokens - 1
-            if self._is_concurrency:
-                purse.running += 1
-            if tokens == purse.low and purse.flight is None:
-                house.settle_soon(self, purse)
-            return True
-        limit = self.limit
-        if limit.kind == "quota" and (now >= purse.ends or not purse.period):
-            self._begin_period(purse, now)
-        share = house.share
-        if share is None:
-            return False if now < purse.refused_until else None
-        if limit.kind != "concurrency" and purse.take(limit, now):
-            return True
-        return purse.take_local(limit, now, share)
-
-    async def take(self, purse: Purse) -> bool:
-        """Spend a token; wait for a lease, not longer than Redis may take. Never raises."""
-        purse.waiting += 1
-        try:
-            while True:
-                taken = self.try_take(purse, self.house.clock())
-                if taken is not None:
-                    return taken
-                task = purse.flight
-                if not isinstance(task, asyncio.Task):
-                    task = self.house.settle_soon(self, purse)
-                # It serves other requests, too: the end of this one must not cancel it.
-                await asyncio.shield(task)
-        finally:
-            purse.waiting -= 1
-            self._give_back(purse)
-
-    def put_back(self, purse: Purse) -> None:
-        """Undo a `take`, or end a request of a concurrency."""
-        purse.put_back(self.limit)
-        self._give_back(purse)
-
-    def _give_back(self, purse: Purse) -> None:
-        if self.limit.kind == "concurrency" and purse.flight is None and self.house.has_spare(self, purse):
-            self.house.settle_soon(self, purse)
-
-    def _begin_period(self, purse: Purse, now: float) -> None:
-        limit, unix = self.limit, self.house.unix()
-        period = period_at(unix, limit.unit, limit.time_zone)
-        purse.begin(period.name, now + period.ends - unix)
 
 
 class House:
@@ -284,7 +195,8 @@ class House:
 
     async def _owing(self) -> list[tuple[Budget, Purse]]:
         """Return the purses of which Redis must be told. Requests go on meanwhile."""
-        now, found = self.clock(), []
+        now = self.clock()
+        found: list[tuple[Budget, Purse]] = []
         for budget in self.budgets.values():
             async for purses in budget.slices():
                 found += [(budget, purse) for purse in purses if purse.owes(budget.limit, now, self.era)]
@@ -294,6 +206,7 @@ class House:
 
     def settle_soon(self, budget: Budget, purse: Purse) -> "asyncio.Task[bool]":
         """Settle a lease and take the next one, in a task."""
+        budget.touch(purse)
         task = asyncio.create_task(self._settle(budget, purse, keep=True))
         purse.flight = task
         self._tasks.add(task)
@@ -372,7 +285,10 @@ class House:
         # A subject that comes once in a while is asked for when it comes again.
         due = [each for each in due if not each[1].is_void()]
         if self.share is None:
-            await self._settle_all([each for each in due if not each[1].is_idle()], keep=True)
+            used = [each for each in due if not each[1].is_idle()]
+            for budget, purse in used:
+                budget.touch(purse)
+            await self._settle_all(used, keep=True)
             await self._settle_all([each for each in due if each[1].is_idle()], keep=False)
 
     async def _settle_all(self, leases: Sequence[tuple[Budget, Purse]], *, keep: bool) -> bool:

@@ -8,7 +8,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from gateway.core.admission import Admission
 from gateway.core.model import Request, Route
@@ -20,7 +20,8 @@ from gateway.core.reasons import (
     Reason,
 )
 from gateway.limits import fields
-from gateway.limits.house import Budget, House
+from gateway.limits.budget import Budget, OwnPurse
+from gateway.limits.house import House
 from gateway.limits.purse import Purse
 from gateway.limits.rules import Kind
 from gateway.limits.subjects import Subject, subject_of
@@ -45,35 +46,27 @@ class Admitter(Protocol):
         """Return the admission, or raise `Denial`. Before it first waits, it calls `asyncio.sleep(0)`."""
 
 
-Taken: TypeAlias = tuple[Budget, Purse]
+@dataclass(frozen=True, slots=True)
+class Several:
+    """What several limits have spent for one request, or limits of which the client is not told."""
 
+    purses: Sequence[OwnPurse]
+    told: bool
+    """Whether the client is told of them."""
 
-@dataclass(slots=True)
-class LimitedAdmission(Admission):
-    """An admission that some budgets have been spent for. The exchange calls `release` when it ends."""
-
-    taken: Sequence[Taken] = ()
-
-    def release(self) -> None:
-        """End the request: of a concurrency, another one may begin. Only the first call counts."""
-        taken, self.taken = self.taken, ()
-        for budget, purse in taken:
-            if budget.limit.kind == "concurrency":
-                budget.put_back(purse)
-
-    def limit_fields(self, now: float) -> bytes:
-        """Return the header fields about the limits, for the response. `now` is by the clock of the house."""
-        if self.forwarding.route.shadow:
-            return b""
-        if len(self.taken) == 1:
-            ((budget, purse),) = self.taken
-            return b"" if budget.limit.shadow else fields.complete(budget.head, budget.limit, purse, now)
-        told = [each for each in self.taken if not each[0].limit.shadow]
+    def fields(self) -> bytes:
+        """Return the header fields about the limits that are not in shadow."""
+        told = [each for each in self.purses if self.told and not each.budget.limit.shadow]
         if not told:
             return b""
-        policy = ", ".join([budget.policy for budget, _ in told])
-        state = ", ".join([fields.state(budget.limit, purse, now) for budget, purse in told])
+        policy = ", ".join([purse.budget.policy for purse in told])
+        state = ", ".join([fields.state(each.budget.limit, each, each.budget.house.clock()) for each in told])
         return f"RateLimit-Policy: {policy}\r\nRateLimit: {state}\r\n".encode("ascii")
+
+    def release(self) -> None:
+        """End the request: of a concurrency, another one may begin."""
+        for purse in self.purses:
+            purse.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +83,7 @@ class _Rule:
     @classmethod
     def of(cls, budget: Budget, route: Route) -> "_Rule":
         limit, shadow = budget.limit, budget.limit.shadow or route.shadow
-        refused = "shadow" if shadow else "denied"
-        return cls(budget, subject_of(limit), shadow, (limit.name, refused))
+        return cls(budget, subject_of(limit), shadow, (limit.name, "shadow" if shadow else "denied"))
 
 
 class Limiter:
@@ -107,7 +99,9 @@ class Limiter:
         *,
         forwards: bool = True,
     ) -> None:
-        """`hits` counts by limit and result; `report` is called with what is not refused in shadow.
+        """`hits` counts what is refused, or would be, by limit and result.
+
+        `report` is called with what is not refused in shadow.
 
         Without `forwards`, a request has no end, and no concurrency.
         """
@@ -132,39 +126,45 @@ class Limiter:
     async def admit(self, request: Request) -> Admission:
         """Decide on a request, and count it. Raises `Denial`, also of a limit that has nothing left."""
         admission = await self._admit(request)
-        forwarding = admission.forwarding
-        plan = self._plans.get(forwarding.route.name)
-        if plan is None or forwarding.preflight is not None:
+        route = admission.forwarding.route
+        plan = self._plans.get(route.name)
+        if plan is None or admission.forwarding.preflight is not None:
+            admission.spent = None
             return admission
-        now, hits, taken = self._clock(), self._hits, []
+        now = self._clock()
+        taken: list[OwnPurse] = []
         try:
             for rule in plan:
                 subject = rule.subject(request, admission)
                 if subject is None:
                     continue
                 budget = rule.budget
-                purse = budget.purses.get(subject) or budget.purse(subject)
+                purse = budget.purses.peek(subject) or budget.purse(subject)
                 spent = budget.try_take(purse, now)
                 if spent is None:
                     # From here on, in a task.
                     await asyncio.sleep(0)
                     spent = await budget.take(purse)
                 if spent:
-                    taken.append((budget, purse))
+                    taken.append(purse)
                     continue
-                hits[rule.refused] += 1
+                self._hits[rule.refused] += 1
                 denial = self._refusal(plan, rule, purse, request, admission)
                 if not rule.shadow:
                     raise denial
                 self._report(request, denial)
         except BaseException:
-            for budget, purse in taken:
-                budget.put_back(purse)
+            for purse in taken:
+                purse.budget.put_back(purse)
             raise
         # Only now: another limit may have refused the request, and then nothing was spent.
-        for budget, _ in taken:
-            hits[budget.allowed] += 1
-        return LimitedAdmission(forwarding, admission.fields, admission.claims, admission.decision, taken)
+        for purse in taken:
+            purse.budget.allowed += 1
+        if len(taken) == 1 and not route.shadow:
+            admission.spent = taken[0]
+        else:
+            admission.spent = Several(taken, told=not route.shadow) if taken else None
+        return admission
 
     def _refusal(
         self, plan: Sequence[_Rule], refused: _Rule, purse: Purse, request: Request, admission: Admission

@@ -29,23 +29,27 @@ SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 
 
 class Counter:
-    """Numbers that only increase, one for each set of label values."""
+    """Numbers that only increase, one for each set of label values, or that are read at each scrape."""
 
-    __slots__ = ("help", "labels", "name", "values")
+    __slots__ = ("_sources", "help", "labels", "name", "values")
 
     def __init__(self, name: str, text: str, labels: Sequence[str] = ()) -> None:
         self.name = name
         self.help = text
         self.labels = tuple(labels)
         self.values: defaultdict[Labels, float] = defaultdict(float)
+        self._sources: dict[Labels, Callable[[], float]] = {}
 
     def inc(self, labels: Labels = (), by: float = 1.0) -> None:
         self.values[labels] += by
 
+    def read(self, labels: Labels, source: Callable[[], float]) -> None:
+        """Read the value from `source` at each scrape."""
+        self._sources[labels] = source
+
     def snapshot(self) -> "Snapshot":
-        return Snapshot(
-            self.name, "counter", self.help, self.labels, [(k, [v]) for k, v in self.values.items()]
-        )
+        values = {**self.values, **{labels: source() for labels, source in self._sources.items()}}
+        return Snapshot(self.name, "counter", self.help, self.labels, [(k, [v]) for k, v in values.items()])
 
 
 class Gauge:

@@ -46,7 +46,7 @@ def test_policies(limit: Limit, policy: str) -> None:
 def test_states(limit: Limit, held: Purse, state: str) -> None:
     assert fields.state(limit, held, 100.0) == state
     both = f"RateLimit-Policy: {fields.policy(limit)}\r\nRateLimit: {state}\r\n"
-    assert fields.complete(fields.head(limit), limit, held, 100.0).decode() == both
+    assert fields.complete(fields.head(limit), limit, held, lambda: 100.0).decode() == both
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from typing import cast
 import pytest
 from redis.asyncio import Redis
 
+from gateway.limits.budget import Budget
 from gateway.limits.house import House
-from gateway.limits.ledger import Ledger, Usages
+from gateway.limits.ledger import LEASE_SECONDS, Ledger, Usages
 from gateway.limits.rules import Limit
 from tests.limits.workers import Floor, Worker, floor
 
@@ -353,3 +354,21 @@ async def test_memory_is_bounded(redis_url: str, client: Redis) -> None:
         for number in range(1000):
             budget.purse(f"user-{number}")
         assert len(budget.purses) == 100
+
+
+async def test_who_spends_a_lease_is_not_forgotten_first(redis_url: str, client: Redis) -> None:
+    async with floor(redis_url, client, RATE, workers=1) as all_workers:
+        (worker,) = all_workers.workers
+        house = worker.house
+        house.budgets["rate"] = budget = Budget(RATE, house, 2)
+        assert await spend([worker], "rate", 20) == 20
+        all_workers.clock.now += 1.0
+        assert await spend([worker], "rate", 5) == 5
+        ann = budget.purse("ann")
+        budget.purse("ben")
+        asked = worker.line.asks
+        assert budget.try_take(ann, house.clock())
+        assert worker.line.asks == asked
+        await all_workers.pass_time(LEASE_SECONDS / 2)
+        budget.purse("cyn")
+        assert [budget.purses.peek(name) for name in ("ann", "ben")] == [ann, None]

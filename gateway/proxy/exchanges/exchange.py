@@ -44,8 +44,6 @@ from gateway.proxy.exchanges.exchange_ends import ExchangeEnds
 from gateway.proxy.exchanges.heads import (
     interim_head,
     readable,
-    request_head,
-    response_head,
     switch_head,
 )
 from gateway.proxy.exchanges.reauthorization import LongLivedExchange
@@ -169,7 +167,7 @@ class Exchange(ExchangeEnds):
             parser = ResponseParser(bodiless=bodiless, upgrade=admission.forwarding.upgrade, known=known)
         else:
             parser.expect(bodiless=bodiless, upgrade=admission.forwarding.upgrade)
-        head = request_head(admission, incoming, connection.owner.host, self.request.id)
+        head = self._request_head(admission, connection.owner.host)
         if isinstance(incoming, Incoming) and incoming.is_small:
             self._traffic.received += incoming.received
             connection.begin(head, parser, self, b"".join(incoming.take()))
@@ -252,7 +250,43 @@ class Exchange(ExchangeEnds):
             head = readable(head, cors, self.request.headers)
         framed = head.length is not None or (head.chunked and modern)
         self._keep_alive = framed and self._client.keeps_alive(self._incoming)
-        return response_head(head, self.request.id, modern=modern, keep_alive=self._keep_alive) + body
+        return self._response_head(head) + body
+
+    # The heads, as bytes (RFC 9112 §3 and §4): methods, so that other kinds can add fields ----------
+
+    def _request_head(self, admission: Admission, host: bytes | None, ours: bytes = b"") -> bytes:
+        """Return the request line and fields, with the framing of the body to come.
+
+        `host` replaces the client's Host. `ours`: further fields, each with its line end.
+        """
+        forwarding, incoming, rest = admission.forwarding, self._incoming, ours
+        if incoming.length is not None:
+            rest += b"Content-Length: %d\r\n" % incoming.length
+        elif incoming.chunked:
+            rest += b"Transfer-Encoding: chunked\r\n"
+        if forwarding.upgrade is not None:
+            # A request for an upgrade has no body, and may have `Content-Length: 0`.
+            rest += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % forwarding.upgrade
+        return b"%b\r\nHost: %b\r\n%b%bX-Request-Id: %b\r\n%b\r\n" % (
+            forwarding.line, host or forwarding.host, forwarding.fields, admission.fields,
+            self.request.id.encode("ascii"), rest,
+        )  # fmt: skip
+
+    def _response_head(self, head: ResponseHead, ours: bytes = b"") -> bytes:
+        """Return the final head for the client. `ours`: further fields, each with its line end.
+
+        Clients of HTTP/1.1 read chunks as the upstream wrote them.
+        """
+        rest = ours
+        if head.chunked and self._incoming.modern:
+            rest += b"Transfer-Encoding: chunked\r\n"
+        if not self._keep_alive:
+            rest += b"Connection: close\r\n"
+        elif not self._incoming.modern:
+            rest += b"Connection: keep-alive\r\n"
+        return b"HTTP/1.1 %d %b\r\n%bX-Request-Id: %b\r\n%b\r\n" % (
+            head.status, head.reason, head.fields, self.request.id.encode("ascii"), rest
+        )  # fmt: skip
 
     def _watch_access(self, close: Callable[[Denial], None]) -> LongLivedExchange | None:
         """Have `close` called when the caller loses access."""

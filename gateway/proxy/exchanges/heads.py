@@ -1,4 +1,4 @@
-"""The heads that the gateway writes, to upstreams and to clients, as bytes (RFC 9112 §3 and §4)."""
+"""The rarer heads that the gateway writes to clients, as bytes (RFC 9112 §4); `exchange` has the others."""
 
 from dataclasses import replace
 
@@ -9,39 +9,6 @@ from gateway.core.requests.credentials import subprotocol_answer
 from gateway.proxy.downstream.incoming import AnyRequest
 from gateway.proxy.errors import date_line
 from gateway.proxy.upstream.parser import ResponseHead
-
-
-def request_head(admission: Admission, incoming: AnyRequest, host: bytes | None, request_id: str) -> bytes:
-    """Return the request line and fields, with the framing of the body to come.
-
-    `host` replaces the client's Host.
-    """
-    forwarding, framing = admission.forwarding, b""
-    if incoming.length is not None:
-        framing = b"Content-Length: %d\r\n" % incoming.length
-    elif incoming.chunked:
-        framing = b"Transfer-Encoding: chunked\r\n"
-    if forwarding.upgrade is not None:
-        # A request for an upgrade has no body, and may have `Content-Length: 0`.
-        framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % forwarding.upgrade
-    return b"%b\r\nHost: %b\r\n%b%bX-Request-Id: %b\r\n%b\r\n" % (
-        forwarding.line, host or forwarding.host, forwarding.fields, admission.fields,
-        request_id.encode("ascii"), framing,
-    )  # fmt: skip
-
-
-def response_head(head: ResponseHead, request_id: str, *, modern: bool, keep_alive: bool) -> bytes:
-    """Return the final head for a client. `modern` clients read chunks as the upstream wrote them."""
-    ending = b""
-    if head.chunked and modern:
-        ending = b"Transfer-Encoding: chunked\r\n"
-    if not keep_alive:
-        ending += b"Connection: close\r\n"
-    elif not modern:
-        ending += b"Connection: keep-alive\r\n"
-    return b"HTTP/1.1 %d %b\r\n%bX-Request-Id: %b\r\n%b\r\n" % (
-        head.status, head.reason, head.fields, request_id.encode("ascii"), ending
-    )  # fmt: skip
 
 
 def readable(head: ResponseHead, cors: Cors, headers: tuple[Header, ...]) -> ResponseHead:

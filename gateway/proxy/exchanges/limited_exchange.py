@@ -1,10 +1,8 @@
-"""An exchange with limits: its response tells what is left, and its end lets another request begin."""
+"""Exchanges with limits: their responses tell what is left, and their ends let other requests begin."""
 
 import asyncio
-from time import monotonic
 
 from gateway.core.admission import Admission
-from gateway.limits.limiter import LimitedAdmission
 from gateway.proxy.exchanges.exchange import E, Exchange
 from gateway.proxy.upstream.parser import ResponseHead
 
@@ -14,21 +12,22 @@ class LimitedExchange(Exchange):
 
     __slots__ = ()
 
+    def _response_head(self, head: ResponseHead, ours: bytes = b"") -> bytes:
+        if self._admission is not None and (spent := self._admission.spent) is not None:
+            ours += spent.fields()
+        return Exchange._response_head(self, head, ours)  # noqa: SLF001 -- `super()` takes longer
+
+
+class CountedExchange(LimitedExchange):
+    """Where a limit counts requests at the same time, the end of one matters, too."""
+
+    __slots__ = ()
+
     def _admitted(self, task: "asyncio.Task[Admission]") -> None:
         if self._state == "over" and not task.cancelled() and task.exception() is None:
             # The client left in the same moment: nothing will come of the admission.
             _release(task.result())
         super()._admitted(task)
-
-    def _pass_on(self, head: ResponseHead, body: bytes) -> bytes:
-        """Put the fields about limits below the status line of the final head."""
-        response = super()._pass_on(head, body)
-        admission = self._admission
-        if head.status < 200 or not response or not isinstance(admission, LimitedAdmission):
-            return response
-        fields = admission.limit_fields(monotonic())
-        place = response.index(b"\r\n") + 2
-        return b"%b%b%b" % (response[:place], fields, response[place:])
 
     def _account(self, route: str, status: int, now: float) -> None:
         super()._account(route, status, now)
@@ -42,6 +41,14 @@ def limited_exchange(kind: type[E], /) -> type[E]:
     return made
 
 
+def counted_exchange(kind: type[E], /) -> type[E]:
+    """Return a kind of exchange that has limits, one of them of requests at the same time."""
+    made: type[E] = type(f"Counted{kind.__name__}", (CountedExchange, kind), {"__slots__": ()})
+    return made
+
+
 def _release(admission: Admission) -> None:
-    if isinstance(admission, LimitedAdmission):
-        admission.release()
+    """End a request for its limits, once."""
+    spent, admission.spent = admission.spent, None
+    if spent is not None:
+        spent.release()
