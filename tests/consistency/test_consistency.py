@@ -48,7 +48,9 @@ class Broken:
     """How long nothing is done before it."""
 
 
-_ROUNDS: Final = 10
+_WORLDS: Final = 2
+_ROUNDS: Final = 5
+"""In each of them."""
 _BREACHES: Final = {"stale", "refused", "fault_became_denial", "impostor"}
 _BROKEN: Final[Mapping[str, Broken]] = {
     "revocations count": Broken({"row", "key"}),
@@ -150,14 +152,25 @@ async def test_writers_end_even_when_an_error_takes_the_place_of_their_cancellat
 async def test_a_gateway_that_breaks_a_rule_is_found_out(
     rule: str, servers: tuple[EmbeddedPostgres, EmbeddedRedis], tmp_path: Path
 ) -> None:
+    # Which reader is the slower one is a matter of luck, and so is when a gateway begins to trust its
+    # memory: of several rounds in several worlds, one finds it.
+    violations: list[Violation] = []
+    for _ in range(_WORLDS):
+        violations = violations or await _violations(rule, servers, tmp_path)
+    assert violations
+    assert {violation.rule for violation in violations} <= _BREACHES
+
+
+async def _violations(
+    rule: str, servers: tuple[EmbeddedPostgres, EmbeddedRedis], folder: Path
+) -> list[Violation]:
+    """Run a gateway that breaks a rule, until that is found or the rounds are over."""
     broken = _BROKEN[rule]
     people, sql, keys = cast(12, broken.people)
     kind = next((kind for kind in KINDS if str(kind) == broken.fault), None)
     assert (kind is None) == (broken.fault is None)
-    violations: list[Violation] = []
     module, env = "tests.consistency.broken", {"BREAK_RULE": rule}
-    async with open_world(tmp_path, *servers, people, seed=_seed(), module=module, env=env) as world:
-        # Which reader is the slower one is a matter of luck: of several rounds, one finds it.
+    async with open_world(folder, *servers, people, seed=_seed(), module=module, env=env) as world:
         for _ in range(_ROUNDS):
             if broken.before:
                 await play(world, sql, keys, broken.before, kinds=())
@@ -167,6 +180,5 @@ async def test_a_gateway_that_breaks_a_rule_is_found_out(
                 await play(world, sql, keys, broken.seconds, kinds=())
             violations = _found(world)
             if violations:
-                break
-    assert violations
-    assert {violation.rule for violation in violations} <= _BREACHES
+                return violations
+    return []
