@@ -151,7 +151,7 @@ async def test_an_endpoint_that_is_down_is_503_and_never_401(house: House, issue
     assert "another" not in json.dumps(event)
 
 
-async def test_jwts_are_verified_as_ever_and_told_to_nobody_else(house: House, issuer: OpaqueIssuer) -> None:
+async def test_jwts_are_verified_locally_and_sent_to_no_issuer(house: House, issuer: OpaqueIssuer) -> None:
     await house.sql(
         "INSERT INTO identities (issuer, subject, user_id) SELECT $1, 'member', user_id FROM identities"
         " WHERE subject = 'member'",
@@ -250,7 +250,7 @@ async def explained(tmp_path: Path, house: House, issuer: OpaqueIssuer, token: b
     return document
 
 
-async def test_explain_asks_the_issuer_and_goes_on(
+async def test_explain_asks_the_issuer_and_continues(
     tmp_path: Path, house: House, issuer: OpaqueIssuer
 ) -> None:
     allowed = await explained(tmp_path, house, issuer, TOKEN)

@@ -134,7 +134,7 @@ async def test_a_refusal_by_the_stores_is_repeated(world: World) -> None:
             await world.memo.admit(asking)
 
 
-async def test_another_state_of_the_user_is_told_upstream(world: World) -> None:
+async def test_upstreams_get_the_new_state_of_a_user(world: World) -> None:
     identity, asking = remember(world, "member"), recurring("/echo", token())
     await world.memo.admit(asking)
     world.directory.users[identity] = replace(world.directory.users[identity], id="another")
@@ -143,7 +143,7 @@ async def test_another_state_of_the_user_is_told_upstream(world: World) -> None:
     assert dict(sent(await world.memo.admit(asking)))[b"X-User-Id"] == b"another"
 
 
-async def test_each_route_asks_for_itself_what_it_requires(world: World) -> None:
+async def test_each_route_checks_its_own_requirements(world: World) -> None:
     """Though memory says the same of the token."""
     remember(world, "member")
     raw = token()
@@ -174,7 +174,7 @@ async def test_a_store_is_asked_each_time(world: World) -> None:
     assert b"X-Auth-Stale" not in dict(sent(await world.memo.admit(asking)))
 
 
-async def test_another_peer_or_scheme_is_told_of(world: World) -> None:
+async def test_a_remembered_head_has_the_peer_and_scheme_of_its_request(world: World) -> None:
     remember(world, "member")
     asking = recurring("/echo", token())
     others = (replace(asking, peer="198.51.100.1"), asking, replace(asking, scheme="http"))
@@ -206,7 +206,7 @@ async def test_a_head_that_recurs_ends_with_its_keys(world: World) -> None:
     assert caught.value.reason.code == "keys_unavailable"
 
 
-async def test_a_head_that_recurs_with_another_token_is_whose_token_it_is(world: World) -> None:
+async def test_a_head_that_recurs_with_another_token_is_of_the_other_user(world: World) -> None:
     for subject in ("admin", "member"):
         remember(world, subject)
     first = recurring("/echo", token("admin"))

@@ -34,7 +34,7 @@ async def refused(admit: Admit, sent: Request) -> str:
 
 
 @pytest.mark.parametrize("status", UserStatus)
-async def test_a_route_may_allow_any_status_and_tells_it(admit: Admit, status: UserStatus) -> None:
+async def test_a_route_may_allow_any_status_and_sends_it_upstream(admit: Admit, status: UserStatus) -> None:
     admission = await admit(request("/leave", token(status.value), headers=((b"X_User_Status", b"active"),)))
 
     fields = sent(admission)
@@ -56,7 +56,7 @@ async def test_a_route_that_allows_any_status_admits_no_missing_user(admit: Admi
     assert await refused(admit, request("/leave", token("ghost"))) == "user_not_found"
 
 
-async def test_the_status_is_told_on_that_route_alone(world: World) -> None:
+async def test_the_status_is_sent_on_that_route_only(world: World) -> None:
     """What was settled on one route is not sent on another whose fields differ."""
     raw = token()
     remember(world, "member")
@@ -123,7 +123,7 @@ async def test_a_revoked_token_without_a_user_is_refused(world: World, admit: Ad
     assert await refused(admit, request("/welcome", token("ghost"))) == "token_revoked"
 
 
-async def test_a_stream_of_a_missing_user_goes_on_while_a_new_request_would_pass(world: World) -> None:
+async def test_a_stream_of_a_missing_user_continues_while_a_new_request_would_pass(world: World) -> None:
     admission = await world.memo.admit(request("/welcome", token("ghost")))
     route, claims = admission.forwarding.route, admission.claims
     assert claims is not None

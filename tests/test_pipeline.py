@@ -252,7 +252,7 @@ async def test_an_odd_error_lets_no_request_through(world: World, monkeypatch: p
 # Admissions -------------------------------------------------------------------------------------
 
 
-async def test_an_admission_holds_what_forwarding_needs(world: World) -> None:
+async def test_an_admission_has_the_data_for_forwarding(world: World) -> None:
     forged: Header = (b"X_User_Id", b"root")
     raw = token("admin")
     admission = await world.pipeline.admit(
@@ -285,7 +285,7 @@ async def test_a_stale_user_is_marked(world: World) -> None:
     [(), (b"opaque",), (b"a", b"b"), (token("suspended"),), (token(exp=1),)],
     ids=["none", "malformed", "two", "suspended", "expired"],
 )
-async def test_a_public_route_looks_at_no_credentials_but_strips_what_is_forged(
+async def test_a_public_route_ignores_credentials_but_strips_forged_headers(
     world: World, credentials: tuple[bytes, ...]
 ) -> None:
     forged: Header = (b"X-User.Id", b"root")

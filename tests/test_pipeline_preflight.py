@@ -39,7 +39,7 @@ async def test_the_route_is_that_of_the_announced_method(pipeline: Pipeline) -> 
         assert (forwarding.route.name, forwarding.preflight is not None) == (route, method == "PUT")
 
 
-async def test_a_method_that_no_route_takes_is_not_among_those_that_are_told() -> None:
+async def test_a_method_that_no_route_takes_is_not_listed() -> None:
     """So that the browser names it, and not a status. Fronts forward preflights, so this is not for them."""
     routes = [
         Route("read", "/read/**", "orders", methods=frozenset({"GET", "POST"}), cors=CORS),

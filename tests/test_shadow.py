@@ -163,7 +163,7 @@ async def test_an_issuer_in_shadow_opens_nothing_to_forgers(memo: bool) -> None:
     assert [each[0] for each in scene.reported] == ["role_missing", "user_suspended"] * 2
 
 
-async def test_a_stream_in_shadow_goes_on_while_its_identity_is_true() -> None:
+async def test_a_stream_in_shadow_continues_while_its_identity_is_true() -> None:
     scene = Scene(memo=True, routes=True)
     asked = request("/admin", token())
     admission = await scene.admitter.admit(asked)
@@ -176,7 +176,7 @@ async def test_a_stream_in_shadow_goes_on_while_its_identity_is_true() -> None:
 
 
 @pytest.mark.parametrize("what", ["routes", "condition", "issuer"])
-async def test_a_stream_goes_on_though_its_condition_in_shadow_no_longer_holds(what: str) -> None:
+async def test_a_stream_continues_though_its_condition_in_shadow_no_longer_holds(what: str) -> None:
     scene = Scene(memo=True, **{what: True})
     asked = request("/office", token())
     admission = await scene.admitter.admit(asked)

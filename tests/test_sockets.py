@@ -147,7 +147,7 @@ def test_an_address_of_another_machine_is_named() -> None:
         sockets.bind(("192.0.2.1", 0))
 
 
-def test_urls_reach_what_listens_everywhere() -> None:
+def test_urls_reach_a_socket_that_listens_everywhere() -> None:
     for host, expected in (("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "127.0.0.1")):  # noqa: S104 -- on purpose
         (one,) = sockets.bind((host, 0))
         assert sockets.url("https", [one]) == f"https://{expected}:{one.getsockname()[1]}"

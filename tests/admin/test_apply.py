@@ -66,7 +66,7 @@ async def test_the_fix_of_a_denied_request_is_applied_without_its_token(api: Api
 
 
 @session
-async def test_only_what_is_offered_is_done(api: Api) -> None:
+async def test_only_an_offered_change_is_made(api: Api) -> None:
     user, raw = await suspended(api)
     change = await offered(api, raw)
     before = (await api.get("/audit", limit=1)).json["items"]

@@ -69,7 +69,7 @@ async def test_denials_are_filtered_and_paged_newest_first(api: Api) -> None:
 
 
 @session
-async def test_a_denial_is_found_by_what_a_complaint_says(api: Api) -> None:
+async def test_a_denial_is_found_by_the_data_of_a_complaint(api: Api) -> None:
     subject = f"complains-{uuid.uuid4().hex}"
     user = (await api.new_user(subject)).json["id"]
     await api.house.sql("UPDATE users SET status = 'suspended' WHERE id = $1", uuid.UUID(user))
@@ -148,7 +148,7 @@ async def stream(api: Api, **query: str) -> AsyncIterator[AsyncIterator[dict[str
 
 
 @session
-async def test_a_stream_tells_of_new_denials_only(api: Api) -> None:
+async def test_a_stream_has_new_denials_only(api: Api) -> None:
     await api.house.request("/private/x", token=token("locked"))
     async with asyncio.timeout(10), stream(api, reason="user_locked") as events:
         await api.house.request("/private/x", token=token("suspended"))
@@ -158,7 +158,7 @@ async def test_a_stream_tells_of_new_denials_only(api: Api) -> None:
 
 
 @session
-async def test_a_stream_goes_on_where_another_ended(api: Api) -> None:
+async def test_a_stream_continues_where_another_ended(api: Api) -> None:
     ids = []
     for _ in range(3):
         await api.house.request("/private/x", token=token("pending"))

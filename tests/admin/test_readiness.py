@@ -308,7 +308,7 @@ async def test_a_role_that_could_never_read_is_not_ready(tmp_path: Path, role: R
         assert (status, word) == (503, "not_ready")
 
 
-async def test_redis_stands_in_for_no_longer_than_what_it_holds_counts(
+async def test_redis_replaces_postgres_only_while_its_users_count(
     tmp_path: Path, role: Role, redis_url: str
 ) -> None:
     lives = {"user_ttl": "1s", "stale_if_error": "1s"}
@@ -363,7 +363,7 @@ def own_redis() -> Iterator[EmbeddedRedis]:
 
 
 @pytest.mark.parametrize("lost_by", ["FLUSHALL", "restart"])
-async def test_redis_stands_in_only_while_it_knows_what_is_revoked(
+async def test_redis_replaces_postgres_only_while_it_has_all_revocations(
     tmp_path: Path, role: Role, own_redis: EmbeddedRedis, lost_by: str
 ) -> None:
     async with open_house(tmp_path, role.dsn, own_redis.url, seeded=False) as house:

@@ -108,7 +108,7 @@ async def test_all_tokens_of_an_issuer_are_revoked(tmp_path: Path, dsn: str, red
 
 
 @session
-async def test_a_revocation_ends_when_it_is_told_to_or_when_no_token_can_be_as_old(api: Api) -> None:
+async def test_a_revocation_ends_at_the_given_time_or_at_the_longest_lifetime(api: Api) -> None:
     until = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
     body: dict[str, object] = {"kind": "jti", "issuer": "main", "value": uuid.uuid4().hex}
     row = await api.call("POST", "/revocations", {**body, "until": until.isoformat()})
@@ -208,7 +208,7 @@ async def test_a_token_that_is_given_is_revoked_until_it_has_expired(api: Api) -
         ({}, "refuses it anyway"),
     ],
 )
-async def test_a_token_that_cannot_be_revoked_alone_is_refused_without_being_told(
+async def test_a_token_that_cannot_be_revoked_alone_is_refused_and_not_shown(
     api: Api, changes: dict[str, JSON], why: str
 ) -> None:
     raw = token("member", **changes) if changes else b"no token"

@@ -130,7 +130,7 @@ async def test_keys_that_could_not_be_loaded_are_no_success(tmp_path: Path, dsn:
 
 
 @session
-async def test_a_flush_forgets_what_memory_and_redis_hold(api: Api) -> None:
+async def test_a_flush_empties_memory_and_redis(api: Api) -> None:
     async def remembered() -> bool:
         await api.house.request("/private/x", token=token())
         await api.house.request("/private/x", token=token(f"ghost-{uuid.uuid4().hex}"))
@@ -200,7 +200,7 @@ async def test_a_row_of_the_audit_that_cannot_be_read_takes_no_other_along(api: 
 
 
 @session
-async def test_the_audit_tells_who_did_what(api: Api) -> None:
+async def test_the_audit_log_has_author_and_action(api: Api) -> None:
     subject = f"audited-{uuid.uuid4().hex}"
     created = await api.new_user(subject, email="private@example.com")
     user = created.json["id"]

@@ -61,7 +61,7 @@ async def test_an_identity_leads_to_one_user_only(api: Api) -> None:
 
 
 @session
-async def test_a_change_takes_what_it_names_and_is_in_force_when_it_is_answered(api: Api) -> None:
+async def test_a_change_affects_only_the_given_fields_and_counts_at_its_response(api: Api) -> None:
     subject = fresh()
     user = await api.new_user(subject, email="a@example.com", tenant="acme", roles=["a"])
     path = f"/users/{user.json['id']}"
@@ -213,7 +213,7 @@ async def test_a_user_that_is_not_there(api: Api) -> None:
 
 
 @session
-async def test_users_are_found_by_what_people_know_of_them(api: Api) -> None:
+async def test_users_are_found_by_subject_id_address_and_name(api: Api) -> None:
     mark = uuid.uuid4().hex
     subject = fresh("find|me")
     user = await api.new_user(subject, email=f"Find_{mark}@example.com", display_name=f"Näme {mark}")

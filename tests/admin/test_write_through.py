@@ -62,7 +62,7 @@ def record(*subjects: str) -> UserRecord:
     return UserRecord(ANN, tuple(Identity(ISS, each) for each in subjects), 1.0, 1.0, None, VERSION)
 
 
-async def test_a_user_is_dropped_under_what_leads_to_it_and_what_did(world: World) -> None:
+async def test_a_user_is_dropped_under_its_old_and_new_identities(world: World) -> None:
     await world.write_through.user(record("ann", "of-nobody"), Identity(ISS, "alias"))
     assert await world.known("ann") == await world.known("alias") == (False, False)
     # What was read before the change cannot be put back.
@@ -97,7 +97,7 @@ async def test_a_revocation_is_on_the_blacklist_and_memory_does_not_answer(
     assert await world.write_through.lifted(revocation) == 0
 
 
-async def test_without_redis_memory_is_dropped_all_the_same(world: World) -> None:
+async def test_without_redis_memory_is_still_dropped(world: World) -> None:
     nowhere = RedisTier("redis://127.0.0.1:1/0")
     write_through = WriteThrough(world.local, nowhere, {ISS: "main"})
     await write_through.user(record("ann", "alias"))

@@ -41,7 +41,7 @@ def verified(assertion: bytes, keys: dict[str, jwt.PyJWK], audience: str = "raw"
     return jwt.decode(text, keys[kid], ["ES256", "EdDSA"], audience=audience, issuer="gateway")
 
 
-async def test_an_upstream_can_verify_who_the_user_is(signing: House) -> None:
+async def test_an_upstream_can_verify_the_user(signing: House) -> None:
     received = await signing.forwarded("/private/x", token=token(scope="a b"))
     (assertion,) = received.values(HEADER)
     said = verified(assertion, await published(signing))
@@ -76,7 +76,7 @@ async def test_the_published_keys_are_on_both_listeners(signing: House) -> None:
     assert await signing.metric("gateway_requests_total", route="assertion_keys", method="GET", status="200")
 
 
-async def test_a_front_is_told_the_assertion_or_nothing(signing: House) -> None:
+async def test_a_front_gets_the_assertion_or_an_empty_header(signing: House) -> None:
     asks = House(signing.decision_url, "", signing.upstream, signing.dsn, signing.redis_url, "")
     own = (b"X-Original-Method: GET", b"X-Original-Host: a.test")
     good = await asks.request("/auth-request", *own, b"X-Original-URI: /private/x", token=token())

@@ -43,7 +43,7 @@ async def users_dsn(empty_dsn: str) -> str:
     return empty_dsn
 
 
-async def test_people_read_yaml_whose_comments_say_what_was_found(users_dsn: str) -> None:
+async def test_people_get_yaml_with_the_findings_in_comments(users_dsn: str) -> None:
     subjects = "".join(f"secret|{i}\n" for i in range(51, 201)) + "SECRET|1\n"
 
     result = await adopted("--subjects", "-", dsn=users_dsn, stdin=subjects)
@@ -267,7 +267,7 @@ async def test_a_database_that_does_not_exist(users_dsn: str) -> None:
     assert "correct its name in --dsn" in result.stderr
 
 
-async def test_a_table_that_is_locked_is_told(users_dsn: str) -> None:
+async def test_a_table_that_is_locked_is_reported(users_dsn: str) -> None:
 
     blocker = await asyncpg.connect(users_dsn)
     await blocker.execute("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE")

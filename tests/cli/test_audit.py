@@ -119,7 +119,7 @@ def test_the_authors_of_a_revocation_and_of_its_end_are_recorded(gateway: Gatewa
     assert details[6] == {"rows": 0}
 
 
-def test_the_environment_does_not_say_who_it_was(
+def test_the_environment_does_not_decide_the_author(
     gateway: GatewayCommand, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):

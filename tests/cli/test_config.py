@@ -124,7 +124,7 @@ def test_an_unknown_command_is_a_usage_error(runner: CliRunner) -> None:
 
 
 @pytest.mark.parametrize("command", ["check", "others"])
-def test_events_do_not_get_into_what_a_command_prints(
+def test_events_do_not_get_into_the_output_of_a_command(
     runner: CliRunner, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     """Without a configuration, structlog writes to standard output: a warning would spoil --json."""

@@ -112,7 +112,7 @@ def test_an_edit_that_lets_more_tokens_in_is_only_shown(tmp_path: Path, line: st
     assert patch(file, refused.value.text).count("\n+") >= 1
 
 
-def test_an_entry_that_there_is_not_is_told(tmp_path: Path) -> None:
+def test_an_entry_that_there_is_not_is_reported(tmp_path: Path) -> None:
     with pytest.raises(NotEditable, match="it has no such entry in the list") as refused:
         edited(with_a_route(tmp_path), 'routes[1]: {"name": "new"}')
     assert refused.value.text is None

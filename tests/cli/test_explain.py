@@ -160,7 +160,7 @@ def test_a_url_that_no_request_has(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("name", FAILING)
-def test_a_token_is_nowhere_in_what_is_written(gateway: Gateway, name: str) -> None:
+def test_a_token_is_nowhere_in_the_output(gateway: Gateway, name: str) -> None:
     raw = FAILING[name]()
     for words in (("-",), ("-", "--json"), ("-", "--url", f"/orders/1?t={raw.decode('latin-1')}")):
         result = gateway(*words, stdin=raw)
@@ -198,7 +198,7 @@ def test_a_store_that_is_down(tmp_path: Path) -> None:
     assert time.monotonic() - began < 3
 
 
-def test_an_issuer_whose_keys_cannot_be_had(gateway: Gateway) -> None:
+def test_an_issuer_whose_keys_cannot_be_fetched(gateway: Gateway) -> None:
     bad = tokens.sign(tokens.claims(iss=harness.KEYLESS_ISSUER), tokens.rsa_key("second"))
     assert gateway("-", stdin=bad.decode()).exit_code == 3
     # What is ours to mend did not keep the answer from being found: the token is no token.
@@ -316,7 +316,7 @@ class TestRedisWithoutAnOwner:
         assert json.loads(result.stdout)["reason"] == "token_revoked"
         assert not left.exists("gateway:owner")
 
-    def test_an_owner_whose_address_was_another_keeps_what_is_known_of_it(
+    def test_an_owner_with_another_address_keeps_its_data(
         self, gateway: Gateway, left: Redis, dsn: str
     ) -> None:
         record = asyncio.run(_record(dsn))

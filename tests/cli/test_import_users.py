@@ -80,7 +80,7 @@ def test_users_are_created_as_the_export_has_them(gateway: GatewayCommand, dsn: 
     assert audit[0]["request_id"] == audit[1]["request_id"]
 
 
-def test_a_second_run_creates_nobody(gateway: GatewayCommand, dsn: str) -> None:
+def test_a_second_run_creates_no_user(gateway: GatewayCommand, dsn: str) -> None:
     imported(gateway, KCADM)
 
     skipped, summary = imported(gateway, KCADM)
@@ -164,14 +164,14 @@ def test_people_are_shown_the_plan_and_asked(
     assert len(rows(dsn, "SELECT FROM identities WHERE subject LIKE 'k%'")) == 1
 
 
-def test_scripts_have_to_say_what_they_want(gateway: GatewayCommand) -> None:
+def test_scripts_need_yes_or_dry_run(gateway: GatewayCommand) -> None:
     for more in ((), ("--json",), ("--yes", "--dry-run")):
         result = gateway("users", "import", "-", "--issuer", "main", *more, stdin=KCADM)
         assert result.exit_code == 2, result.output
         assert "--yes" in result.stderr
 
 
-def test_an_import_that_breaks_off_goes_on_when_it_is_run_again(
+def test_an_interrupted_import_continues_when_it_is_run_again(
     gateway: GatewayCommand, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(imports, "BATCH", 2)

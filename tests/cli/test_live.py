@@ -137,7 +137,7 @@ def test_rights_that_only_limits_need(dsn: str, redis_url: str, tmp_path: Path, 
             client.acl_deluser("ann")
 
 
-def test_older_tables_do_not_hide_what_requests_lack(
+def test_older_tables_do_not_hide_missing_requirements(
     dsn: str, redis_url: str, tmp_path: Path, serving: str
 ) -> None:
     """Requests under a quota are refused there, so an operator must hear of both."""

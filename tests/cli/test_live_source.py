@@ -133,7 +133,7 @@ async def test_late_changes_and_issuers_without_identities_are_warned_of(
     assert "(other) has no identities in users.source" in warnings["issuers[1]"]
 
 
-async def test_subjects_in_several_places_are_told(systems: Systems) -> None:
+async def test_subjects_in_several_places_are_reported(systems: Systems) -> None:
     system = await systems("authjs")
     block = {
         **BLOCKS["authjs"],

@@ -136,7 +136,7 @@ class TestRemoval:
 
 
 class TestRefusals:
-    async def test_a_role_without_rights_is_told_what_it_needs(self, dsn: str, tmp_path: Path) -> None:
+    async def test_a_role_without_rights_gets_the_missing_grants(self, dsn: str, tmp_path: Path) -> None:
         await migrated(dsn, tmp_path)
         role = f"reader_{uuid.uuid4().hex}"
         login = as_role(dsn, role, "x")
@@ -203,7 +203,7 @@ class TestRefusals:
         block = {**BLOCK, "table": "member", "watch": {"person": "id"}}
         assert (await migrated(dsn, tmp_path, block))["source"]["installed"]
 
-    async def test_a_table_that_stays_locked_keeps_nobody_waiting(
+    async def test_a_table_that_stays_locked_blocks_no_writer(
         self, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("gateway.stores.postgres.source.install._LOCK_TIMEOUT", "200ms")

@@ -132,7 +132,7 @@ def test_users_who_are_not_active_are_no_orphans(gateway: GatewayCommand) -> Non
         ("$(ann)", "$(Ann)"),
     ],
 )
-def test_the_command_settles_what_is_spelt_differently(
+def test_the_command_links_a_differently_spelt_subject(
     gateway: GatewayCommand, subject: str, identity: str
 ) -> None:
     add(gateway, identity)
@@ -213,7 +213,7 @@ def test_the_field_with_known_identities_has_the_subjects(
     assert f"This is an export of Okta; its subjects are in `{field}`." in result.stderr
 
 
-def test_without_identities_the_claim_of_the_issuer_tells_the_field(
+def test_without_identities_the_claim_of_the_issuer_decides_the_field(
     tmp_path: Path, dsn: str, redis_url: str
 ) -> None:
     by_uid = gateway_command(tmp_path, dsn, redis_url, more="subject: uid")
@@ -276,7 +276,7 @@ def test_the_line_is_where_a_row_begins(gateway: GatewayCommand) -> None:
         ("sub\nann\n", ("--format", "jsonl"), "line 1: it is not JSON"),
     ],
 )
-def test_a_bad_export_is_told_with_its_line(
+def test_a_bad_export_is_reported_with_its_line(
     elsewhere: GatewayCommand, export: str, more: tuple[str, ...], message: str
 ) -> None:
     result = elsewhere("orphans", "--issuer", "main", "--export", "-", *more, stdin=export)

@@ -74,7 +74,7 @@ def test_cases_that_hold_pass(config: Path) -> None:
     assert run(config, CASES)[:2] == (0, "13 of 13 cases pass.\n")
 
 
-def test_a_case_that_fails_is_told_with_its_line(config: Path) -> None:
+def test_a_case_that_fails_is_reported_with_its_line(config: Path) -> None:
     wrong = CASES.replace("expect: user_suspended", "expect: allow").replace("route: public", "route: office")
     code, out, err = run(config, wrong)
     assert (code, out) == (1, "11 of 13 cases pass.\n")
@@ -105,7 +105,7 @@ def test_a_case_that_fails_is_told_with_its_line(config: Path) -> None:
         ("cases: [", "not YAML"),
     ],
 )
-def test_a_mistake_in_a_case_is_told_with_its_line(config: Path, cases: str, told: str) -> None:
+def test_a_mistake_in_a_case_is_reported_with_its_line(config: Path, cases: str, told: str) -> None:
     code, _, err = run(config, cases)
     assert code == 2
     assert told in err

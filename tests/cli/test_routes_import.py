@@ -59,7 +59,7 @@ def description(text: str = PETS) -> Any:  # noqa: ANN401 -- YAML
     return yaml.safe_load(text)
 
 
-def test_routes_ask_for_what_the_description_asks_for() -> None:
+def test_routes_require_what_the_description_requires() -> None:
     found = read(description())
     made = {(each.path, each.methods): each.security for each in routes(found)}
     choice = '"pets:write" in claims.scopes || "pets:admin" in claims.scopes'
@@ -228,7 +228,7 @@ def test_paths_that_a_route_cannot_tell_apart_ask_for_all_that_any_of_them_asks_
     assert "POST /x/{name}: the route asks for what both of them ask for" in notes
 
 
-def test_a_request_that_two_paths_take_must_meet_what_both_ask_for(tmp_path: Path) -> None:
+def test_a_request_that_two_paths_take_must_meet_both_requirements(tmp_path: Path) -> None:
     """None of `/x/{b}` and `/{c}/y` is more specific: else `/x/y` would be open to all."""
     asks: dict[str, list[object]] = {"/x/{b}": [], "/{c}/y": [{"oauth": ["a"]}], "/{c}/{d}": [], "/x/x": []}
     paths = {path: {"get": {"security": each}} for path, each in asks.items()}
@@ -276,7 +276,7 @@ def test_the_routes_can_be_pasted_and_then_do_not_differ(tmp_path: Path) -> None
     assert run(file, "--config", config)[:2] == (0, f"The routes are those of {file}.\n")
 
 
-def test_a_difference_is_told(tmp_path: Path) -> None:
+def test_a_difference_is_reported(tmp_path: Path) -> None:
     file, config = tmp_path / "openapi.yaml", tmp_path / "gateway.yaml"
     file.write_text(PETS)
     config.write_text(CONFIG + run(file)[1])

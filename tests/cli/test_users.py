@@ -63,7 +63,7 @@ def test_an_address_of_two_users_is_not_guessed(gateway: GatewayCommand) -> None
     assert all(user_id in text(result.stderr) for user_id in ids)
 
 
-def test_a_taken_identity_names_who_has_it(gateway: GatewayCommand) -> None:
+def test_a_taken_identity_is_refused_with_its_user(gateway: GatewayCommand) -> None:
     ann = add(gateway)
     bob = add(gateway, "bob")
     for words in (["add"], ["link", bob]):
@@ -78,7 +78,7 @@ def test_link(gateway: GatewayCommand) -> None:
     assert linked["identities"] == [{"issuer": ISS, "subject": "ann"}, {"issuer": ISS, "subject": "ann-2"}]
 
 
-def test_an_identity_is_moved_from_who_has_it(gateway: GatewayCommand, redis_url: str) -> None:
+def test_an_identity_is_moved_from_its_user(gateway: GatewayCommand, redis_url: str) -> None:
     ann, bob, eve = (add(gateway, subject) for subject in ("ann", "bob", "eve"))
     words = ("users", "link", bob, "--issuer", "main", "--subject", "ann", "--from")
     refused = gateway(*words, eve)

@@ -40,7 +40,7 @@ async def test_a_source_is_read_only(tmp_path: Path, redis_url: str, systems: Sy
         assert (await gateway("users", *words)).exit_code == output.DENIED
 
 
-async def test_a_row_for_which_an_expression_fails_is_told_as_such(
+async def test_a_row_for_which_an_expression_fails_is_named(
     tmp_path: Path, redis_url: str, systems: Systems
 ) -> None:
     system = await systems("django")

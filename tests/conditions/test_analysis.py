@@ -213,7 +213,7 @@ def test_a_good_expression_has_no_mistake(text: str, reads: str) -> None:
         ("^[a-z]+$", "^[a-z]+$"),
     ],
 )
-def test_a_pattern_means_what_it_means_in_re2(pattern: str, compiled: str) -> None:
+def test_a_pattern_has_the_meaning_of_re2(pattern: str, compiled: str) -> None:
     assert patterns.as_re2(pattern) == compiled
     assert engine.failure(f'"".matches({json.dumps(compiled)})') is None
 

@@ -173,7 +173,7 @@ def test_the_value_of_a_header(text: str, expected: object) -> None:
     assert Expression(text).header(CLAIMS, USER) == expected
 
 
-def test_readings_show_what_was_compared() -> None:
+def test_readings_show_the_compared_values() -> None:
     condition = Expression('user.attributes.plan == claims.plan && request.method == "GET" || now > now')
     condition = replace(condition, clock=lambda: 0.0)
     found = condition.readings(CLAIMS, USER, asked(request(), ROUTE))

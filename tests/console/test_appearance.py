@@ -251,7 +251,9 @@ async def test_landmarks_and_tables_have_names(operator: Operator) -> None:
     await expect(table.get_by_role("rowheader")).not_to_have_count(0)
 
 
-async def test_a_narrow_screen_shows_what_matters_first(standing_console: House, browser: Browser) -> None:
+async def test_a_narrow_screen_shows_the_important_columns_first(
+    standing_console: House, browser: Browser
+) -> None:
     async with opened(browser, standing_console, width=390) as operator:
         page = operator.page
         await operator.sign_in()
@@ -288,7 +290,7 @@ async def test_a_button_stands_right_below_its_fields_or_level_with_them(
 
 
 @pytest.mark.parametrize("reduced", [True, False])
-async def test_nothing_moves_for_those_who_ask_for_that(
+async def test_nothing_moves_with_reduced_motion(
     standing_console: House, browser: Browser, reduced: bool
 ) -> None:
     async with opened(browser, standing_console, reduced_motion=reduced) as operator:

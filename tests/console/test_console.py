@@ -75,7 +75,7 @@ async def test_a_token_that_is_accepted_no_longer(operator: Operator) -> None:
     await expect(operator.page.get_by_role("alert")).to_be_visible()
 
 
-async def test_without_an_admin_token_the_console_tells_how_to_set_one(
+async def test_without_an_admin_token_the_console_shows_how_to_set_one(
     tmp_path: Path, dsn: str, redis_url: str, browser: Browser
 ) -> None:
     async with (
@@ -141,7 +141,7 @@ async def test_flushing_the_caches(operator: Operator) -> None:
     await expect(operator.page.get_by_text("The caches have been flushed.")).to_be_visible()
 
 
-async def test_an_answer_that_does_not_come_is_told_and_asked_for_again(operator: Operator) -> None:
+async def test_a_missing_answer_is_shown_and_requested_again(operator: Operator) -> None:
     page = operator.page
     await page.route("**/v1/overview", lambda route: route.abort())
     await expect(page.get_by_role("alert")).to_contain_text("The gateway does not answer")
@@ -372,7 +372,7 @@ async def test_explain_says_when_nothing_is_wrong(operator: Operator) -> None:
     await expect(operator.page.get_by_role("heading", name="Allowed")).to_be_visible()
 
 
-async def test_explain_takes_what_is_no_token(operator: Operator) -> None:
+async def test_explain_accepts_texts_that_are_no_token(operator: Operator) -> None:
     await operator.go("Explain")
     await operator.explain("not a token")
     await expect(operator.page.get_by_role("region", name="Answer")).to_contain_text("token_malformed")
@@ -468,7 +468,7 @@ async def test_an_error_of_the_api_is_shown_in_words(operator: Operator) -> None
     await expect(page.get_by_role("alert")).to_contain_text("Not found")
 
 
-async def test_an_address_that_is_none_leads_to_no_page(operator: Operator) -> None:
+async def test_an_invalid_address_leads_to_no_page(operator: Operator) -> None:
     """`opened` fails the test for what a script did not catch."""
     await operator.page.evaluate("() => { location.hash = '#/users/%'; }")
     await expect(operator.heading("No such page")).to_be_visible()

@@ -23,7 +23,7 @@ XSS_PATH: Final = "<img/src=x/onerror=window.xss=1>"
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_from_a_denial_to_the_user_and_what_became_of_it(operator: Operator) -> None:
+async def test_from_a_denial_to_the_user_and_its_changes(operator: Operator) -> None:
     page, house = operator.page, operator.house
     subject = await user(house, name=f"Path {uuid.uuid4().hex[:8]}")
     await answered(house, 200, token(subject))
@@ -141,7 +141,7 @@ async def exhaust(house: House) -> None:
         await house.request("/orders/x", token=forged)
 
 
-async def test_limits_tell_whom_they_refuse_until_an_operator_gives_a_budget_anew(operator: Operator) -> None:
+async def test_limits_show_refused_subjects_until_an_operator_resets_a_budget(operator: Operator) -> None:
     page, house = operator.page, operator.house
     await exhaust(house)
     [row] = await house.sql("SELECT user_id::text FROM identities WHERE subject = 'acme'")

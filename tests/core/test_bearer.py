@@ -16,7 +16,7 @@ from gateway.core.requests import bearer
         (b"Bearer aZ09-._~+/==", b"aZ09-._~+/=="),
     ],
 )
-def test_the_token_is_what_follows_the_scheme(value: bytes, token: bytes) -> None:
+def test_the_token_follows_the_scheme(value: bytes, token: bytes) -> None:
     assert bearer.parse([value]) == token
 
 

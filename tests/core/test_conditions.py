@@ -83,7 +83,7 @@ def test_a_condition_holds_without_a_user_too() -> None:
     authorize_without_user(route(Fake(), missing_user=forward), claims())
 
 
-def test_a_condition_on_requests_is_none_of_the_decision() -> None:
+def test_a_condition_on_requests_is_not_part_of_the_decision() -> None:
     condition = Fake(true=False, per_request=True)
     authorize(route(condition), user(), claims())
     check = request_check(route(condition), claims(), user())
@@ -117,7 +117,7 @@ def test_a_header_is_computed() -> None:
     assert b"X-Status" not in policy.identity(claims(), None)
 
 
-def test_a_condition_decides_who_is_created() -> None:
+def test_a_condition_decides_which_users_are_created() -> None:
     assert new_user(claims(), Provisioning(condition=Fake())).identity == Identity("https://i/", "member")
     with pytest.raises(Denial, match="user_not_found: no user is created: fake"):
         new_user(claims(), Provisioning(condition=Fake(true=False)))

@@ -65,7 +65,7 @@ def test_no_other_method_is_one() -> None:
     assert read_preflight(options(ORIGIN, ASKED, method="GET")) is None
 
 
-def test_the_answer_to_a_preflight_says_what_is_allowed() -> None:
+def test_the_answer_to_a_preflight_lists_the_permissions() -> None:
     asked = Preflight(APP, "PUT", ("x-trace",))
     assert fields(preflight_fields(LISTED, ("PUT", "GET"), asked)) == {
         "Access-Control-Allow-Origin": APP,
@@ -109,7 +109,7 @@ def test_credentials_are_allowed_to_listed_origins() -> None:
         "https://app.example\t", "https://a\u0300pp.example",
     ],
 )  # fmt: skip
-def test_an_origin_that_is_not_listed_is_never_told_back(origin: str) -> None:
+def test_an_origin_that_is_not_listed_is_never_repeated(origin: str) -> None:
     headers = [(b"Origin", origin.encode())]
     # A parser has removed white space around a value (RFC 9110 §5.5).
     if origin.strip(" \t") == origin:
@@ -132,7 +132,7 @@ def test_two_origins_are_none() -> None:
 # Answers ----------------------------------------------------------------------------------------------
 
 
-def test_a_denial_can_be_read_with_what_explains_it() -> None:
+def test_a_page_can_read_a_denial_and_its_headers() -> None:
     assert fields(denial_fields(CREDENTIALS, [ORIGIN])) == {
         "Access-Control-Allow-Origin": APP,
         "Access-Control-Allow-Credentials": "true",

@@ -104,7 +104,7 @@ def test_a_word_that_is_no_method_is_refused(method: bytes) -> None:
     assert refused(AUTH_REQUEST, [(b"X-Original-Method", method), *ASKED[AUTH_REQUEST][1:]])
 
 
-def test_the_handshake_of_a_websocket_is_told_by_its_key() -> None:
+def test_the_handshake_of_a_websocket_is_recognised_by_its_key() -> None:
     key = (b"Sec-WebSocket-Key", b"x")
     for method, upgrade in ((b"GET", True), (b"POST", False)):
         headers = [(b"X-Original-Method", method), *ASKED[AUTH_REQUEST][1:], key]

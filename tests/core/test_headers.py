@@ -116,7 +116,7 @@ def test_an_identity_header_of_the_client_is_stripped_in_every_spelling(
     assert seen(fields, "X-User-Id") == ([b"u-1"] if authenticated else [])
 
 
-def test_the_status_is_told_where_users_need_not_be_active() -> None:
+def test_the_status_is_sent_where_users_need_not_be_active() -> None:
     locked = replace(USER, status=UserStatus.LOCKED)
     plain, told = (POLICY.identity(CLAIMS, locked, with_status=on) for on in (False, True))
 
@@ -124,7 +124,7 @@ def test_the_status_is_told_where_users_need_not_be_active() -> None:
 
 
 @pytest.mark.parametrize("name", ["X-User-Status", "x_user_status"])
-def test_a_status_that_is_configured_is_told_once_and_everywhere(name: str) -> None:
+def test_a_configured_status_is_sent_once_and_everywhere(name: str) -> None:
     policy = HeaderPolicy(HeaderRules({name: "user.status"}))
     expected = name.encode() + b": active\r\n"
 
@@ -202,7 +202,7 @@ def test_connection_cannot_remove_what_the_gateway_adds(names: bytes) -> None:
         ("claims.not.there", None),
     ],
 )
-def test_a_header_carries_what_its_path_names(path: str, value: bytes | None) -> None:
+def test_a_header_has_the_value_at_its_path(path: str, value: bytes | None) -> None:
     policy = HeaderPolicy(HeaderRules({"X-Who": path}))
 
     assert dict(admit(policy=policy)).get(b"X-Who") == value
@@ -309,7 +309,7 @@ def printable(octets: bytes) -> bool:
 
 
 @pytest.mark.parametrize("name", [b"Authorization", b"authorization", b"AUTHORIZATION"])
-def test_the_token_goes_on_only_when_configured(name: bytes) -> None:
+def test_the_token_is_forwarded_only_when_configured(name: bytes) -> None:
     assert not seen(admit((name, b"Bearer t")), "Authorization")
     assert seen(admit((name, b"Bearer t"), forwarding=True), "Authorization") == [b"Bearer t"]
 
@@ -357,7 +357,7 @@ def test_fields_that_connection_names_are_dropped() -> None:
 
 
 @pytest.mark.parametrize("name", ["Content-Type", "Cookie", "Authorization"])
-def test_connection_cannot_drop_what_is_for_the_upstream(name: str) -> None:
+def test_connection_cannot_drop_headers_for_the_upstream(name: str) -> None:
     fields = admit((b"Connection", name.encode()), (name.encode(), b"v"), forwarding=True)
 
     assert b"v" in seen(fields, name)
@@ -391,7 +391,7 @@ def test_names_of_response_fields_take_no_memory_afterwards() -> None:
     assert held < 1_000_000
 
 
-def test_everything_else_goes_on_in_its_order_and_spelling() -> None:
+def test_all_other_headers_are_forwarded_in_their_order_and_spelling() -> None:
     mine = [
         (b"accept", b"*/*"),
         (b"Cookie", b"a=1"),
@@ -403,7 +403,7 @@ def test_everything_else_goes_on_in_its_order_and_spelling() -> None:
     assert admit(*mine)[: len(mine) + 1] == [HOST, *mine]
 
 
-def test_a_response_loses_what_was_for_its_connection() -> None:
+def test_a_response_loses_its_hop_by_hop_fields() -> None:
     fields: list[Header] = [
         (b"Connection", b"close, X-Hop"),
         (b"X-Hop", b"1"),

@@ -24,7 +24,7 @@ def read(path: str) -> Target:
         ("/a%7eb", "/a~b", set()),
     ],
 )
-def test_a_path_tells_which_liberties_it_takes(path: str, normal: str, taken: set[str]) -> None:
+def test_the_liberties_of_a_path_are_known(path: str, normal: str, taken: set[str]) -> None:
     target = read(path)
     assert target.path == normal
     assert set(target.liberties) == taken

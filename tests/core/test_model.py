@@ -14,7 +14,7 @@ def test_a_store_that_cannot_be_asked_says_which_and_why() -> None:
     assert (error.store, error.detail) == (Tier.POSTGRES, "connection refused")
 
 
-def test_a_value_cannot_be_changed_by_whom_it_is_shared_with() -> None:
+def test_a_shared_value_cannot_be_changed() -> None:
     user = User("1", UserStatus.SUSPENDED)
 
     with pytest.raises(FrozenInstanceError):

@@ -28,7 +28,7 @@ def claims(**changes: JSON) -> Claims:
     return Claims("https://i/", "main", "ann", ("api",), 9.0, 1.0, None, "t-1", (), ("owner",), payload)
 
 
-def test_a_user_is_what_the_claims_say_with_the_roles_of_the_configuration() -> None:
+def test_a_new_user_has_the_claims_and_the_configured_roles() -> None:
     user = new_user(claims(), RULES)
 
     assert user == NewUser(

@@ -111,7 +111,7 @@ def test_the_host_is_matched_without_case_and_port(value: bytes, host: str) -> N
         b"a" * 254, b"a:" + b"1" * 6,
     ],
 )  # fmt: skip
-def test_a_host_that_is_none_is_refused(value: bytes) -> None:
+def test_a_text_that_is_no_host_is_refused(value: bytes) -> None:
     refused("/", (value,))
 
 
@@ -127,7 +127,7 @@ def test_a_host_that_is_none_is_refused(value: bytes) -> None:
         ("/a/http://b", "/a/http://b"),
     ],
 )
-def test_what_operators_see_of_a_target(target: str, path: str) -> None:
+def test_the_form_of_a_target_for_operators(target: str, path: str) -> None:
     assert path_of(target) == path
 
 
@@ -183,7 +183,7 @@ def test_whatever_passes_can_be_read_one_way_only(target: str) -> None:
 
 
 @given(TARGETS)
-def test_decoding_what_is_unreserved_changes_no_meaning(target: str) -> None:
+def test_decoding_unreserved_characters_changes_no_meaning(target: str) -> None:
     read = outcome(target)
     if isinstance(read, Target) and target.startswith("/"):
         path, mark, query = target.partition("?")
@@ -303,7 +303,7 @@ def test_a_path_goes_below_the_base_path_with_one_slash(
     assert Target("h", path, "?q").below(base, prefix) == forwarded
 
 
-def test_methods_choose_and_a_method_that_is_not_served_is_told_which_are() -> None:
+def test_methods_choose_the_route_and_a_405_lists_them() -> None:
     table = RouteTable(
         [
             route("read", "/a", methods="GET HEAD"),

@@ -20,7 +20,7 @@ UNSIGNED = {
 
 
 @pytest.mark.parametrize("code", CATALOGUE)
-def test_a_route_in_shadow_covers_all_but_what_protects(code: str) -> None:
+def test_a_route_in_shadow_covers_all_but_protective_denials(code: str) -> None:
     reason = CATALOGUE[code]
     expected = reason.group is not Group.PROXY and code not in NEVER
     assert Shadow().covers(reason, replace(ROUTE, shadow=True), None) is expected

@@ -19,7 +19,7 @@ def breach(code: int, message: str) -> ssl.SSLCertVerificationError:
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_strictness_is_what_is_asked_for_and_not_what_python_takes(strict: bool) -> None:
+def test_strictness_is_the_setting_and_not_the_default_of_python(strict: bool) -> None:
     for before in (STRICT, ssl.VerifyFlags.VERIFY_DEFAULT):
         context = ssl.create_default_context()
         context.verify_flags = before

@@ -24,7 +24,7 @@ def digest(token: bytes) -> str:
     return hashlib.sha256(token).hexdigest()[:16]
 
 
-def test_marks_are_what_the_token_says() -> None:
+def test_marks_are_the_values_of_the_token() -> None:
     header = {"alg": "RS256", "kid": "k1", "typ": "JWT"}
     payload = {"iss": "https://idp/", "sub": "ann", "aud": ["a", 7, "b"], "iat": 1, "nbf": 2.5, "exp": 3}
     token = b".".join((part(header), part(payload), b"c2ln"))

@@ -39,7 +39,7 @@ async def test_a_success_without_a_user_has_every_field_empty(door: House, asks:
     assert set(told(response).values()) == {b""}
 
 
-async def test_the_fields_of_optional_features_are_told(door: House) -> None:
+async def test_the_fields_of_optional_features_are_in_the_answer(door: House) -> None:
     inactive = told(await ask(door, auth_request(uri="/leave/x", token=token("suspended"))))
     missing = told(await ask(door, auth_request(uri="/welcome/x", token=token("ghost"))))
     assert inactive[b"X-User-Status"] == b"suspended"

@@ -325,7 +325,7 @@ def test_port_that_is_taken_names_port_and_flag(tmp_path: Path, flag: str) -> No
     assert "Traceback" not in errors
 
 
-def test_data_of_a_newer_version_is_told_from_a_fault_of_ours(tmp_path: Path) -> None:
+def test_data_of_a_newer_version_is_distinguished_from_a_defect(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with EmbeddedPostgres(folder / "postgres") as postgres:
         later = Migration(9999, "later", "SELECT 1")

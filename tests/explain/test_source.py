@@ -55,7 +55,7 @@ class TestPresets:
         assert f"user {person.id}, active" in step(explanation, "identity.postgres")
         assert "users.source: " in step(explanation, "identity.postgres")
 
-    async def test_an_unknown_subject_is_told_where_it_was_looked_for(
+    async def test_an_unknown_subject_is_reported_with_the_searched_tables(
         self, system: System, tmp_path: Path, redis_url: str
     ) -> None:
         world = await world_of(system, tmp_path, redis_url)
@@ -66,7 +66,9 @@ class TestPresets:
 
 
 @pytest.mark.parametrize("system", SUSPENDING, indirect=True)
-async def test_an_inactive_user_is_told_with_the_rule(system: System, tmp_path: Path, redis_url: str) -> None:
+async def test_an_inactive_user_is_reported_with_the_rule(
+    system: System, tmp_path: Path, redis_url: str
+) -> None:
     (person,) = await system.add()
     await system.suspend(person)
     world = await world_of(system, tmp_path, redis_url)

@@ -105,7 +105,7 @@ class TestMemoryOfAWorker:
             ("redis", "this worker does not receive the changes of keys in Redis: every request asks Redis"),
         ],
     )
-    async def test_one_that_hears_of_no_changes_is_not_asked(
+    async def test_one_that_receives_no_changes_is_not_asked(
         self, world: World, stream: str, words: str
     ) -> None:
         await world.add()

@@ -413,7 +413,7 @@ class TestDates:
         # The explanation goes on.
         assert (failed(explanation), outcomes(explanation)["user"]) == (["claims"], "pass")
 
-    async def test_one_that_has_passed_all_the_same(self, world: World) -> None:
+    async def test_one_that_has_passed_even_in_seconds(self, world: World) -> None:
         past = (int(time.time()) - 3600) * 1000
         explanation = await denied(
             world, token("ann", exp=past), "claim_malformed", "token_malformed", fixed=False

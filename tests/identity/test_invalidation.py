@@ -488,7 +488,7 @@ class TestKeys:
             ("odd", False),
         ],
     )
-    async def test_a_key_that_was_touched_drops_what_it_is_about(
+    async def test_a_touched_key_drops_the_entries_that_it_is_about(
         self, worker: Worker, key: str, dropped: bool
     ) -> None:
         await worker.trust()
@@ -527,7 +527,7 @@ class TestSubscribers:
         assert worker.told == 2
 
 
-async def test_a_defect_is_logged_and_what_waits_is_tried_again(
+async def test_a_defect_is_logged_and_waiting_changes_are_tried_again(
     worker: Worker, shared: FakeSharedTier
 ) -> None:
     await worker.trust()
@@ -592,7 +592,7 @@ class Learnt:
         self.events.append("any")
 
 
-async def test_lifts_are_reported_to_what_is_learnt(shared: FakeSharedTier) -> None:
+async def test_lifted_rows_are_reported_to_the_learnt_revocations(shared: FakeSharedTier) -> None:
     local, learnt = LocalCache(ttl=30, max_users=9, max_tokens=9, clock=lambda: 0.0), Learnt()
     invalidation = Invalidation(
         local,

@@ -188,7 +188,7 @@ class TestTrust:
         memory.tier.prove()
         assert memory.tier.recall(claims()) is None
 
-    def test_a_flush_leaves_what_was_last_known(self, memory: Memory) -> None:
+    def test_a_flush_leaves_the_last_known_user(self, memory: Memory) -> None:
         memory.fill(stored_at=7.0)
         memory.tier.flush()
         assert memory.tier.recall(claims()) is None
@@ -207,7 +207,7 @@ class TestLeases:
         memory.after(1)
         assert not memory.tier.is_valid(validity)
 
-    def test_it_does_not_outlive_what_is_known_of_the_token(self, memory: Memory) -> None:
+    def test_it_does_not_outlive_the_revocations_of_the_token(self, memory: Memory) -> None:
         memory.fill(claims(jti="token-2"))
         memory.after(20)
         memory.fill(claims(jti="token-1"))
@@ -243,7 +243,7 @@ class TestLeases:
         assert memory.tier.recall(claims()) is not None
         assert not memory.tier.is_valid(validity)
 
-    def test_more_changes_than_are_told_apart_end_it(self, memory: Memory) -> None:
+    def test_more_changes_than_are_remembered_end_it(self, memory: Memory) -> None:
         memory.fill()
         validity = memory.validity()
         memory.tier.forget_users([ANN.id])
@@ -270,7 +270,7 @@ CHANGES = pytest.mark.parametrize(
 class TestChanges:
     @CHANGES
     @pytest.mark.parametrize("began_before", [True, False])
-    def test_a_change_drops_what_it_touches_and_voids_the_reads_of_it(
+    def test_a_change_drops_its_entries_and_voids_earlier_reads(
         self, memory: Memory, change: str, what: object, forgotten: bool, began_before: bool
     ) -> None:
         memory.fill()
@@ -325,7 +325,7 @@ class TestChanges:
         memory.tier.forget_identities([(ISS, "ann")])
         assert memory.tier.recall(claims()) is None
 
-    def test_more_changes_than_are_told_apart_void_a_ticket(self, memory: Memory) -> None:
+    def test_more_changes_than_are_remembered_void_a_ticket(self, memory: Memory) -> None:
         ticket = memory.tier.ticket()
         memory.tier.forget_identities([(ISS, "ann")])
         memory.tier.forget_tokens(("main", str(number)) for number in range(10_000))

@@ -322,7 +322,7 @@ class TestTiers:
         assert (resolution.user.status, resolution.tier) == (UserStatus.LOCKED, Tier.POSTGRES)
 
     @pytest.mark.parametrize(("ahead", "tier"), [(4, Tier.REDIS), (6, Tier.POSTGRES)])
-    async def test_the_clock_of_who_stored_may_be_a_little_ahead(
+    async def test_the_clock_of_the_machine_that_stored_may_be_a_little_ahead(
         self, world: World, ahead: float, tier: Tier
     ) -> None:
         ann = await world.add()
@@ -398,7 +398,7 @@ class TestRevocations:
         resolution = await tiers.resolve(claims())
         assert (resolution.revoked, resolution.revocation_tier) == ("jti", Tier.REDIS)
 
-    async def test_without_the_marker_what_redis_has_counts_all_the_same(self, world: World) -> None:
+    async def test_without_the_marker_revocations_in_redis_still_count(self, world: World) -> None:
         ann = await world.add()
         await world.client.flushdb()
         await world.client.set("gateway:revoked:jti:main:token-1", "1")
@@ -445,7 +445,7 @@ class TestRevocations:
         await eventually(world.postgres_back)
         assert (await tiers.resolve(claims())).revoked == "jti"
 
-    async def test_a_filling_that_ends_while_redis_is_read_does_not_vouch_for_what_was_read(
+    async def test_a_filling_that_ends_during_a_read_does_not_vouch_for_its_answer(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await world.add()
@@ -491,7 +491,7 @@ class TestStoresDown:
         world.now += 60
         assert await denied(tiers, claims(jti=None)) is USER_STORE_UNAVAILABLE
 
-    async def test_postgres_down_memory_serves_what_redis_lost(self, world: World) -> None:
+    async def test_with_postgres_down_memory_serves_users_that_redis_lost(self, world: World) -> None:
         ann = await world.add()
         tiers = world.tiers()
         await tiers.resolve(claims())

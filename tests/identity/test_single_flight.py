@@ -19,7 +19,7 @@ class Question:
         return await asyncio.shield(self.answer)
 
 
-async def test_all_who_ask_at_the_same_time_share_one_call() -> None:
+async def test_concurrent_callers_share_one_call() -> None:
     single_flight, question = SingleFlight[str, int](1.0, 1.0), Question()
     asking = [asyncio.create_task(single_flight.do("a", question)) for _ in range(1000)]
     other = asyncio.create_task(single_flight.do("b", question))
@@ -76,7 +76,7 @@ async def test_a_cancelled_caller_does_not_cancel_the_call() -> None:
     assert (await patient, impatient.cancelled()) == (7, True)
 
 
-async def test_closing_gives_up_what_is_running() -> None:
+async def test_closing_cancels_running_calls() -> None:
     single_flight, question = SingleFlight[str, int](10.0, 10.0), Question()
     asking = asyncio.create_task(single_flight.do("a", question))
     await asyncio.sleep(0)

@@ -174,7 +174,7 @@ BLOCK: Final[dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("kind", "now"), [("timestamptz", "now()"), ("timestamp", "localtimestamp"), ("bigint", "1")]
 )
-async def test_a_column_tells_what_has_changed(
+async def test_a_column_shows_changed_rows(
     tmp_path: Path, empty_dsn: str, dsn: str, redis_url: str, kind: str, now: str
 ) -> None:
     ann, bob = token("ann"), token("bob")
@@ -204,7 +204,7 @@ async def test_a_column_tells_what_has_changed(
     await other.close()
 
 
-async def test_comparison_finds_what_the_column_does_not_tell(
+async def test_a_comparison_finds_changes_that_the_column_does_not_show(
     tmp_path: Path, empty_dsn: str, dsn: str, redis_url: str
 ) -> None:
     ann, bob = token("ann"), token("bob")

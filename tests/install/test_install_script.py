@@ -89,7 +89,7 @@ def _verify(unit: Path, folder: Path) -> None:
         (("--python", "/bin/false"), "/bin/false is not Python 3.11"),
     ],
 )
-def test_it_says_what_is_wrong_before_it_does_anything(
+def test_it_reports_mistakes_before_it_changes_anything(
     words: tuple[str, ...], said: str, wheel: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "root"

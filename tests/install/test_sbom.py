@@ -22,7 +22,7 @@ def sbom(*extras: str) -> dict[str, Any]:
     return document
 
 
-def test_the_bill_of_materials_has_what_is_installed_at_run_time() -> None:
+def test_the_bill_of_materials_has_the_installed_packages() -> None:
     document = sbom()
     assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
     assert document["metadata"]["component"]["purl"] == f"pkg:pypi/gateway@{__version__}"

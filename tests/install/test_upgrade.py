@@ -143,7 +143,7 @@ async def test_upgrade_and_rollback_with_data_in_place(
     assert (refused.returncode, "the database is ahead" in refused.stderr) == (1, True)
 
 
-async def test_a_new_version_tells_of_older_tables(
+async def test_a_new_version_reports_older_tables(
     empty_dsn: str, redis_url: str, upstream: RawUpstream, tmp_path: Path
 ) -> None:
     """It says what to run: at the start, on /readyz, and in `check --live`."""

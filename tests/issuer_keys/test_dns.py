@@ -80,7 +80,7 @@ async def test_many_hosts_that_hang_delay_no_other(issuer: IssuerServer, names: 
         assert names.asked.total() == MANY + 1
 
 
-async def test_a_look_up_that_takes_too_long_is_told_and_fails_the_others_at_once(
+async def test_a_look_up_that_takes_too_long_is_reported_and_fails_the_others_at_once(
     issuer: IssuerServer, names: NameService
 ) -> None:
     async with Fetcher(timeout=1) as fetcher:
@@ -109,7 +109,7 @@ async def test_a_host_is_looked_up_anew_when_its_look_up_has_ended(names: NameSe
     assert names.asked["hanging.test"] == 3
 
 
-async def test_one_who_leaves_takes_nothing_from_the_others(names: NameService) -> None:
+async def test_a_cancelled_caller_does_not_cancel_the_others(names: NameService) -> None:
     lookups = SystemLookups(patience=30)
     first, second = (asyncio.create_task(lookups.resolve("hanging.test", port)) for port in (1, 2))
     await asyncio.sleep(0)
@@ -121,7 +121,7 @@ async def test_one_who_leaves_takes_nothing_from_the_others(names: NameService) 
     assert names.asked["hanging.test"] == 1
 
 
-async def test_a_name_that_does_not_exist_is_told_to_all_who_wait(names: NameService) -> None:
+async def test_all_callers_learn_that_a_name_does_not_exist(names: NameService) -> None:
     lookups = SystemLookups(patience=30)
     outcomes = await asyncio.gather(
         *(lookups.resolve("missing.test", 1) for _ in range(3)), return_exceptions=True

@@ -64,7 +64,9 @@ async def test_a_document_arrives_with_its_freshness(fetcher: Fetcher, issuer: I
     assert (document.content, document.max_age) == ({"a": [1]}, 120.0)
 
 
-async def test_a_missing_document_is_told_from_other_trouble(fetcher: Fetcher, issuer: IssuerServer) -> None:
+async def test_a_missing_document_is_distinguished_from_other_failures(
+    fetcher: Fetcher, issuer: IssuerServer
+) -> None:
     issuer.answers["/broken"] = Answer(b"{}", 500)
     with pytest.raises(NotFound, match=r"/nowhere: answered 404"):
         await fetcher.get(f"{issuer.url}/nowhere")

@@ -86,7 +86,7 @@ async def test_a_source_that_fails_does_not_hold_up_the_other() -> None:
         assert len(keys.keys) == 2
 
 
-async def test_changes_of_one_source_are_told_with_all_keys() -> None:
+async def test_changes_of_one_source_are_reported_with_all_keys() -> None:
     told: list[list[str]] = []
     async with serving() as server, Fetcher() as fetcher:
         ring = KeyRing(

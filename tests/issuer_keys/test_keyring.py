@@ -432,9 +432,7 @@ async def test_kids_that_are_not_there_are_remembered_within_bounds() -> None:
     assert not absent.has(None, "ES256", 1.0)
 
 
-async def test_an_issuer_that_fails_is_not_heard_and_asked_again_each_second(
-    rig: Rig, issuer: IssuerServer
-) -> None:
+async def test_an_issuer_that_fails_is_asked_again_each_second(rig: Rig, issuer: IssuerServer) -> None:
     await rig.ring.start()
     good = issuer.answers["/jwks"]
     issuer.answers["/jwks"] = Answer(b"", 503)
@@ -513,7 +511,7 @@ async def test_hanging_fetches_are_bounded() -> None:
         source.open.set()
 
 
-async def test_an_issuer_that_hung_for_long_is_heard_by_a_new_attempt() -> None:
+async def test_a_new_attempt_gets_the_answer_of_an_issuer_that_hung() -> None:
     """However long an attempt may take: those that hang leave room for new ones."""
     source = GatedSource(KeySet(()))
     async with rigged({"main": source}) as rig:
@@ -527,7 +525,7 @@ async def test_an_issuer_that_hung_for_long_is_heard_by_a_new_attempt() -> None:
         assert rig.kids() == []
 
 
-async def test_an_issuer_that_is_slow_is_heard_however_many_attempts_begin() -> None:
+async def test_the_answer_of_a_slow_issuer_counts_however_many_attempts_begin() -> None:
     source = GatedSource(KeySet(()))
     async with rigged({"main": source}) as rig:
         await rig.ring.start(timeout=0)
@@ -586,7 +584,7 @@ async def test_an_empty_set_at_the_start_is_no_set(issuer: IssuerServer) -> None
         assert rig.kids() == ["a"]
 
 
-async def test_keys_that_are_left_out_are_told(rig: Rig, issuer: IssuerServer) -> None:
+async def test_keys_that_are_left_out_are_reported(rig: Rig, issuer: IssuerServer) -> None:
     issuer.publish(*(public_jwk(f"{number}") for number in range(110)))
     with capture_logs() as logs:
         await rig.ring.start()
@@ -673,7 +671,9 @@ async def test_operators_who_ask_at_once_share_one_fetch(rig: Rig, issuer: Issue
     assert issuer.requests["/jwks"] == 2
 
 
-async def test_an_operators_fetch_that_fails_is_told_and_costs_no_key(rig: Rig, issuer: IssuerServer) -> None:
+async def test_an_operators_fetch_that_fails_is_reported_and_costs_no_key(
+    rig: Rig, issuer: IssuerServer
+) -> None:
     await rig.ring.start()
     issuer.answers["/jwks"] = Answer(b"", 503)
     await rig.ring.reload("main")

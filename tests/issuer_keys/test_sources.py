@@ -262,9 +262,7 @@ async def test_a_secret_file_without_its_line_end(fetcher: Fetcher, tmp_path: Pa
     assert key == key_from_secret(secret)
 
 
-async def test_a_secret_that_is_too_short_is_refused_without_being_told(
-    fetcher: Fetcher, tmp_path: Path
-) -> None:
+async def test_a_secret_that_is_too_short_is_refused_and_not_shown(fetcher: Fetcher, tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_bytes(b"hunter2\n")
     for source in (Secret(b"hunter2"), SecretFile(file)):

@@ -120,7 +120,7 @@ async def test_a_tenant_that_the_issuer_does_not_have_is_asked_for_once() -> Non
         assert rig.kids("invented") == ["i"]
 
 
-async def test_a_tenant_whose_metadata_is_anothers_is_none() -> None:
+async def test_a_tenant_with_the_metadata_of_another_does_not_exist() -> None:
     """Entra answers for a domain name with the metadata of the tenant's id."""
     async with rigged(None) as rig:
         rig.add("acme", "a")

@@ -122,7 +122,7 @@ def test_the_state_of_the_lifetime(offset: dict[str, JSON], state: str) -> None:
     assert lifetime.state == state
 
 
-def test_an_unsigned_token_is_told_as_such() -> None:
+def test_an_unsigned_token_is_named() -> None:
     text = tokens.unsigned({"alg": "none"}, plain()).decode()
     assert any("no signature" in note for note in inspect(text, NOW).notes)
     assert any("no signature" in note for note in inspect(text.rstrip("."), NOW).notes)

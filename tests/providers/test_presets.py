@@ -259,7 +259,7 @@ def test_a_value_that_no_token_could_have_is_a_mistake(preset: str, name: str, v
         ("okta", "domain", "login.example.com"),
     ],
 )
-def test_a_value_that_tokens_have_is_none(preset: str, name: str, value: object) -> None:
+def test_a_value_as_in_tokens_is_no_mistake(preset: str, name: str, value: object) -> None:
     parameters = {"preset": preset, **PROVIDERS[preset].examples[0].parameters, name: value}
     assert unfold(parameters).faults == ()
 

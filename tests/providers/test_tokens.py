@@ -171,7 +171,7 @@ def _issuers(name: str) -> Iterator[JSON]:
     return (shape.payload["iss"] for shape in SHAPES if shape.name == name)
 
 
-def test_mistakes_with_a_preset_are_told_at_their_line(tmp_path: Path) -> None:
+def test_mistakes_with_a_preset_are_reported_at_their_line(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(
         """\

@@ -107,7 +107,7 @@ async def test_denials_can_be_read_by_listed_origins(
         assert cors(await house.request(path, *other, token=sent)) == {b"vary": b"Origin"}
 
 
-async def test_a_denial_that_was_rendered_before_tells_no_other_origin(house: House) -> None:
+async def test_a_rendered_denial_names_no_other_origin(house: House) -> None:
     first = await house.request("/shared/x", ORIGIN)
     second = await house.request("/shared/x", b"Origin: null")
     third = await house.request("/private/x", ORIGIN)

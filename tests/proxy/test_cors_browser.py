@@ -140,7 +140,7 @@ async def _lenient(exchange: Exchange) -> None:
     )
 
 
-async def test_a_page_tells_the_answers_apart(pages: Pages) -> None:
+async def test_a_page_can_distinguish_the_answers(pages: Pages) -> None:
     good = await pages.fetch(pages.listed, "/plain/x", token(), method="PUT", X_Request_Id="")
     assert good == FAILED, "X-Request-Id is not among the headers that it may send"
     good = await pages.fetch(pages.listed, "/plain/x", token(), method="PUT", Content_Type="application/json")

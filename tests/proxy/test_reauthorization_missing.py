@@ -18,7 +18,7 @@ from tests.proxy.long_lived import (
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_a_stream_goes_on_when_its_missing_user_is_created(house: House) -> None:
+async def test_a_stream_continues_when_its_missing_user_is_created(house: House) -> None:
     who = Caller(house)
     async with streaming(house, who.token, target="/welcome/x") as client:
         await who.exist()

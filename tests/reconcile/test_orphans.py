@@ -142,7 +142,7 @@ def test_a_thousand_subjects_like_a_thousand_identities_do_not_take_for_ever() -
     assert len(found) == 2000
 
 
-def test_a_full_disk_is_told() -> None:
+def test_a_full_disk_is_reported() -> None:
     def fill_up() -> None:
         with scratch() as database:
             database.execute("PRAGMA max_page_count = 50")
@@ -199,7 +199,7 @@ async def test_needs_no_right_but_to_read(dsn: str) -> None:
         await connection.close()
 
 
-async def test_missing_tables_are_told(empty_dsn: str) -> None:
+async def test_missing_tables_are_reported(empty_dsn: str) -> None:
     postgres = Postgres(empty_dsn)
 
     with pytest.raises(StoreUnavailable, match="gateway migrate"):
@@ -265,7 +265,7 @@ def test_a_hash_is_recognised_by_the_nearest_identity(
     assert found[-1] == nearest
 
 
-def test_a_subject_that_the_log_tells_is_kept() -> None:
+def test_a_subject_in_the_log_is_kept() -> None:
     at = "2026-01-01T00:00:00Z"
 
     assert denied([Refusal("main", hash_subject("eve"), at, "eve")], [known("ann")]) == [

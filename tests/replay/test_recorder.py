@@ -188,7 +188,7 @@ routes:
 """
 
 
-async def test_the_command_tells_each_change(tmp_path: Path) -> None:
+async def test_the_command_lists_each_change(tmp_path: Path) -> None:
     from tests.replay.live import Live
     from tests.tokens import AUDIENCE, ISSUER
 

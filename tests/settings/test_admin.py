@@ -59,7 +59,7 @@ def test_urls_of_a_console(tmp_path: Path, redirect_uri: str) -> None:
     ],
     ids=str,
 )
-def test_each_mistake_is_told(tmp_path: Path, changes: dict[str, str], message: str) -> None:
+def test_each_mistake_is_reported(tmp_path: Path, changes: dict[str, str], message: str) -> None:
     (found,) = problems(tmp_path / "gateway.yaml", configuration(**changes))
     assert message in str(found)
     assert "short" not in str(found)

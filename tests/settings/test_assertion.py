@@ -53,7 +53,7 @@ def test_the_environment_can_set_it(tmp_path: Path) -> None:
         ("{keyfile: a}", "assertion.keyfile: is not a setting → did you mean key_file?"),
     ],
 )
-def test_a_mistake_is_told_with_its_line(tmp_path: Path, assertion: str, message: str) -> None:
+def test_a_mistake_is_reported_with_its_line(tmp_path: Path, assertion: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         loaded(tmp_path, assertion)
     (problem,) = caught.value.problems

@@ -98,7 +98,7 @@ def test_everyone_cannot_be_trusted_to_ask(tmp_path: Path, network: str) -> None
         ("upstream: null", "upstream: orders", ":9: routes[0].upstream: there is no upstream 'orders'"),
     ],
 )
-def test_a_mistake_is_told_with_its_line(tmp_path: Path, old: str, new: str, expected: str) -> None:
+def test_a_mistake_is_reported_with_its_line(tmp_path: Path, old: str, new: str, expected: str) -> None:
     assert old in BASE
     (found,) = told(tmp_path, BASE.replace(old, new))
     assert found.startswith(expected)

@@ -112,7 +112,7 @@ class TestFiles:
         env = {"GATEWAY_REDIS__URL_FILE": str(secret), "GATEWAY_REDIS__URL": "redis://127.0.0.1:2"}
         assert "is set by GATEWAY_REDIS__URL too" in mistakes(file, env)
 
-    def test_a_mistake_in_the_file_is_told_without_its_content(self, tmp_path: Path, file: Path) -> None:
+    def test_a_mistake_in_the_file_is_reported_without_its_content(self, tmp_path: Path, file: Path) -> None:
         secret = tmp_path / "token"
         secret.write_text("hunter2", encoding="utf-8")
         found = mistakes(file, {"GATEWAY_ADMIN__TOKEN_FILE": str(secret)})

@@ -98,7 +98,9 @@ def test_several_issuers_need_prefixes(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_mistakes_are_told_at_their_place(tmp_path: Path, issuer: dict[str, object], expected: str) -> None:
+def test_mistakes_are_reported_at_their_place(
+    tmp_path: Path, issuer: dict[str, object], expected: str
+) -> None:
     assert problems(tmp_path, issuer) == [expected]
 
 

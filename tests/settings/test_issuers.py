@@ -106,7 +106,7 @@ def test_types_have_one_spelling(tmp_path: Path, typ: str) -> None:
         ("scope_separator: ''", "2: issuers[0].scope_separator: must not be empty"),
     ],
 )
-def test_a_mistake_is_told_where_it_is(tmp_path: Path, line: str, mistake: str) -> None:
+def test_a_mistake_is_reported_at_its_place(tmp_path: Path, line: str, mistake: str) -> None:
     found = told(tmp_path, AUDIENCES, line)
     assert len(found) == 1
     assert found[0].startswith(mistake)

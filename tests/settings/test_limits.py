@@ -94,7 +94,7 @@ def test_limits_as_they_are_meant(tmp_path: Path, text: str, limit: dict[str, An
         ("per: user, rate: 1/1s, slack: 2", "limits[0].slack: "),
     ],
 )
-def test_mistakes_are_told_at_their_line(tmp_path: Path, text: str, message: str) -> None:
+def test_mistakes_are_reported_at_their_line(tmp_path: Path, text: str, message: str) -> None:
     (told,) = mistakes.told(written(tmp_path, f"name: a, {text}"))
     assert told.replace(" → ", ": ").startswith(f":7: {message}")
 

@@ -55,7 +55,7 @@ def test_nothing_of_this_machine_is_put_into_it(monkeypatch: pytest.MonkeyPatch,
         ("preset: django", "preset: hunter2, password: hunter2", "users.source.preset"),
     ],
 )
-def test_mistakes_are_told_without_secrets(old: str, new: str, told: str) -> None:
+def test_mistakes_are_reported_without_secrets(old: str, new: str, told: str) -> None:
     found = problems(PASTED.replace(old, new))
     assert told in found
     assert "hunter2" not in found.replace("hunter2 is", "")

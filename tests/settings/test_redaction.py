@@ -79,7 +79,7 @@ def test_every_setting_of_the_example_is_shown_as_it_is_written() -> None:
     assert "postgres.schema" in found
 
 
-def test_defaults_are_told_from_what_is_written(tmp_path: Path) -> None:
+def test_defaults_are_distinguished_from_written_values(tmp_path: Path) -> None:
     found = {each.name: each for each in redacted(loaded(tmp_path / "gateway.yaml"))}
     assert found["server.listen"].given
     assert not found["server.workers"].given

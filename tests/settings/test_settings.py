@@ -515,14 +515,14 @@ ELSEWHERE = (
         ("  orders:\n", "  Orders:\n", "13: upstreams.Orders: must be a name"),
     ],
 )
-def test_a_mistake_is_told_with_its_line_and_field(file: Path, old: str, new: str, expected: str) -> None:
+def test_a_mistake_is_reported_with_its_line_and_field(file: Path, old: str, new: str, expected: str) -> None:
     assert old in BASE
     told = [str(problem) for problem in problems(file, BASE.replace(old, new, 1))]
 
     assert any(text.startswith(f"{file}:{expected}") for text in told), told
 
 
-def test_every_mistake_is_told_at_once_in_the_order_of_lines(file: Path) -> None:
+def test_every_mistake_is_reported_at_once_in_the_order_of_lines(file: Path) -> None:
     text = (
         BASE.replace("127.0.0.1:8080", "x")
         .replace("[orders-api]", "[]")
@@ -559,7 +559,7 @@ def test_names_and_issuers_are_unique(file: Path) -> None:
 
 
 @pytest.mark.parametrize("section", ["issuers", "upstreams", "routes", "postgres", "redis"])
-def test_a_missing_section_is_told_with_its_meaning(file: Path, section: str) -> None:
+def test_a_missing_section_is_reported_with_its_meaning(file: Path, section: str) -> None:
     kept = [part for part in BASE.split("\n") if part]
     start = kept.index(f"{section}:")
     end = next((i for i in range(start + 1, len(kept)) if not kept[i].startswith(" ")), len(kept))
@@ -592,7 +592,7 @@ def test_an_empty_file_lacks_everything(file: Path) -> None:
         ("[" * 1000, None, "not YAML"),
     ],
 )
-def test_text_that_is_not_yaml_is_told_with_its_line(
+def test_text_that_is_not_yaml_is_reported_with_its_line(
     file: Path, text: str, line: int | None, message: str
 ) -> None:
     (problem,) = problems(file, text)
@@ -601,7 +601,7 @@ def test_text_that_is_not_yaml_is_told_with_its_line(
     assert message in problem.message
 
 
-def test_a_key_given_twice_is_told(file: Path) -> None:
+def test_a_key_given_twice_is_reported(file: Path) -> None:
     found = problems(
         file, BASE.replace("  listen: 127.0.0.1:8080", "  listen: 127.0.0.1:8080\n  listen: a:1")
     )
@@ -634,7 +634,7 @@ def test_an_alias_to_itself_is_refused(file: Path) -> None:
     assert [(p.field, p.line) for p in found] == [("issuers[0].audiences[0]", 6)]
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.yaml", tmp_path):
         with pytest.raises(ConfigurationError) as caught:
             load(path, {})
@@ -642,7 +642,7 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
         assert caught.value.problems[0].hint
 
 
-def test_a_file_that_is_not_utf8_is_told(file: Path) -> None:
+def test_a_file_that_is_not_utf8_is_reported(file: Path) -> None:
     file.write_bytes(b"a: 1\nb: \xff\n")
 
     with pytest.raises(ConfigurationError) as caught:
@@ -872,7 +872,7 @@ def test_a_good_configuration_gets_no_advice(file: Path) -> None:
     assert advised(file, BASE) == {}
 
 
-def test_a_route_that_is_never_reached_is_told(file: Path) -> None:
+def test_a_route_that_is_never_reached_is_reported(file: Path) -> None:
     text = f"{BASE}  - {{name: one, match: {{path: /orders/1}}, upstream: orders}}\n"
 
     assert advised(file, text)["routes[1]"].startswith(
@@ -880,7 +880,7 @@ def test_a_route_that_is_never_reached_is_told(file: Path) -> None:
     )
 
 
-def test_a_route_for_the_health_path_is_told(file: Path) -> None:
+def test_a_route_for_the_health_path_is_reported(file: Path) -> None:
     text = BASE.replace("path: /orders/**", "path: /healthz").replace(
         "server:", "server:\n  health_path: /healthz", 1
     )
@@ -888,13 +888,13 @@ def test_a_route_for_the_health_path_is_told(file: Path) -> None:
     assert "routes[0].match.path: (orders) is never reached: server.health_path takes this path" in message
 
 
-def test_a_route_for_the_keys_of_assertions_is_told(file: Path) -> None:
+def test_a_route_for_the_keys_of_assertions_is_reported(file: Path) -> None:
     text = "assertion: {}\n" + BASE.replace("path: /orders/**", "path: /.well-known/jwks.json")
     (message,) = advised(file, text).values()
     assert "routes[0].match.path: (orders) is never reached: assertion takes this path" in message
 
 
-def test_a_proxy_header_on_a_unix_socket_is_told(file: Path) -> None:
+def test_a_proxy_header_on_a_unix_socket_is_reported(file: Path) -> None:
     text = BASE.replace(
         "listen: 127.0.0.1:8080",
         "listen: unix:/run/g\n  proxy_protocol: true\n  trusted_proxies: [10.0.0.0/8]",
@@ -902,7 +902,7 @@ def test_a_proxy_header_on_a_unix_socket_is_told(file: Path) -> None:
     assert "is not read on a Unix socket" in advised(file, text)["server.proxy_protocol"]
 
 
-def test_open_routes_and_idle_upstreams_are_told(file: Path) -> None:
+def test_open_routes_and_idle_upstreams_are_reported(file: Path) -> None:
     text = BASE.replace("upstreams:\n", "upstreams:\n  idle: {urls: ['http://i']}\n")
 
     found = advised(file, f"{text}    auth: none\n")
@@ -919,7 +919,7 @@ def test_open_routes_and_idle_upstreams_are_told(file: Path) -> None:
         ("jwks_uri: https://idp.example.com/jwks", False),
     ],
 )
-def test_keys_over_plain_http_are_told(file: Path, keys: str, told: bool) -> None:
+def test_keys_over_plain_http_are_reported(file: Path, keys: str, told: bool) -> None:
     assert ("issuers[0].keys" in advised(file, BASE.replace("discovery: true", keys))) is told
 
 
@@ -936,7 +936,7 @@ def test_key_files_are_looked_at(file: Path, tmp_path: Path) -> None:
     assert advised(file, text) == {}
 
 
-def test_addresses_that_no_owner_has_confirmed_are_told(file: Path) -> None:
+def test_addresses_that_no_owner_has_confirmed_are_reported(file: Path) -> None:
     text = BASE.replace(
         "keys: {discovery: true}", "keys: {discovery: true}\n    provisioning: {email: email}"
     )
@@ -977,7 +977,7 @@ def test_headers_about_users_have_one_meaning(
         ('client.ip == "10.0.0.1"', False),
     ],
 )
-def test_a_condition_that_shuts_out_who_is_welcome_is_told(file: Path, condition: str, *, told: bool) -> None:
+def test_a_condition_that_refuses_wanted_users_is_reported(file: Path, condition: str, *, told: bool) -> None:
     route = f"    upstream: orders\n    auth: optional\n    require: {{condition: '{condition}'}}\n"
     found = advised(file, BASE.replace("    upstream: orders\n", route))
     assert ("routes[0].require.condition" in found) is told

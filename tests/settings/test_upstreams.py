@@ -107,7 +107,7 @@ def test_hosts_of_every_kind(tmp_path: Path, host: str) -> None:
         ({"route": "strip_prefix: /v1"}, "routes[0].strip_prefix: /v1 is not the beginning of /api/v1/**"),
     ],
 )
-def test_mistakes_are_told(tmp_path: Path, change: dict[str, str], message: str) -> None:
+def test_mistakes_are_reported(tmp_path: Path, change: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(write(tmp_path, **change), {})
     assert any(message in str(problem) for problem in caught.value.problems), caught.value.problems

@@ -25,7 +25,7 @@ REST = f"route=orders upstream=shop duration_ms=12.300 request_id=the-id trace_i
 HOSTILE = '/a" 200 1\n127.0.0.1 - root [x] \\ \x1b[31m\x7f\x00é\ud800'
 
 
-def test_common_log_format_is_that_of_apache_and_goes_on() -> None:
+def test_common_log_format_is_that_of_apache_with_further_fields() -> None:
     assert (
         as_common(DONE, AT)
         == f'192.0.2.1 - frank [10/Oct/2000:20:55:36 +0000] "GET /orders/1 HTTP/1.1" 200 2326 {REST}'
@@ -88,7 +88,7 @@ def test_ecs_has_the_names_of_the_schema() -> None:
     assert "secret" not in json.dumps(line)
 
 
-def test_ecs_leaves_out_what_is_not_known() -> None:
+def test_ecs_leaves_out_unknown_values() -> None:
     line = json.loads(as_ecs(Finished(Request("GET", "/", (), "", "http", "i"), "unmatched", 404, 0.0), AT))
     assert not {"client", "user", "trace", "user_agent"} & line.keys()
     assert (line["event"]["outcome"], line["http"]["response"]) == ("failure", {"status_code": 404})

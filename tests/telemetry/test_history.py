@@ -29,7 +29,7 @@ def test_counts_are_read_from_the_metrics_of_all_labels() -> None:
     assert Counts.of([]) is None
 
 
-def test_a_span_has_what_was_counted_in_it_alone() -> None:
+def test_a_span_has_only_its_own_counts() -> None:
     clock = Clock(1_700_000_000.0)
     history = History(clock)
     for requests, denials in ((10, 1), (70, 1), (80, 3)):
@@ -50,7 +50,7 @@ def test_a_counter_that_fell_began_again() -> None:
     assert history.latest(1)[0].counts.requests == {"2xx": 7}
 
 
-def test_the_oldest_spans_are_dropped_first_and_only_recent_ones_are_told() -> None:
+def test_the_oldest_spans_are_dropped_first_and_only_recent_ones_are_returned() -> None:
     clock = Clock(1_700_000_000.0)
     history = History(clock, size=3)
     for number in range(6):

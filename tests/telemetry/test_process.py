@@ -15,7 +15,7 @@ def scraped(text: bytes) -> dict[str, float]:
     return {sample.name: sample.value for family in families for sample in family.samples}
 
 
-def test_a_process_tells_of_itself() -> None:
+def test_a_process_reports_its_own_metrics() -> None:
     values = scraped(Metrics().expose())
     assert 0 < values["process_cpu_seconds_total"] < 36_000
     assert 2**20 < values["process_resident_memory_bytes"] < values["process_virtual_memory_bytes"]

@@ -122,7 +122,7 @@ async def test_a_trusted_peer_cannot_pass_an_odd_spelling_on(trusting: House) ->
 
 
 @pytest.mark.parametrize("value", [b"a b", b"a" * 129, b"<script>", b'"a"', b""])
-async def test_a_request_id_that_is_none_is_replaced(trusting: House, value: bytes) -> None:
+async def test_an_invalid_request_id_is_replaced(trusting: House, value: bytes) -> None:
     response = await trusting.request("/public/x", b"X-Request-Id: " + value)
     (received,) = trusting.upstream.requests
     (own,) = received.values(b"x-request-id")

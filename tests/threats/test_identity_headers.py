@@ -105,7 +105,7 @@ async def test_connection_cannot_remove_what_the_gateway_adds(house: House) -> N
     assert received.values(b"Connection") == []
 
 
-async def test_connection_removes_what_it_names_and_what_is_for_one_hop(house: House) -> None:
+async def test_connection_removes_the_named_and_hop_by_hop_fields(house: House) -> None:
     received = await house.forwarded(
         "/public/x",
         b"Connection: X-Hop, Keep-Alive, TE",

@@ -81,7 +81,7 @@ async def test_only_tokens_that_are_for_us_pass(tmp_path: Path, dsn: str, redis_
 
 
 @pytest.mark.parametrize("subject", ["oid", "/user.info/id"])
-async def test_a_user_is_the_one_whom_the_configured_claim_names(
+async def test_the_configured_claim_names_the_user(
     tmp_path: Path, dsn: str, redis_url: str, subject: str
 ) -> None:
     """`sub` of such an issuer is another one for each client: it must name no user."""

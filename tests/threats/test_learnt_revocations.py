@@ -172,7 +172,7 @@ async def test_an_examined_key_is_put_back_into_redis(
     assert [row["revoked_by"] for row in await learnt(house)] == ["redis"]
 
 
-async def test_a_key_that_is_deleted_lifts_what_was_learnt(house: House, server: EmbeddedRedis) -> None:
+async def test_a_deleted_key_lifts_the_learnt_revocation(house: House, server: EmbeddedRedis) -> None:
     raw = token("member", jti=JTI)
     async with Redis.from_url(server.url) as client:
         for _ in range(3):
@@ -367,7 +367,7 @@ async def test_only_the_expired_row_of_a_key_is_deleted(dsn: str) -> None:
         await connection.close()
 
 
-async def test_an_operator_lifts_what_was_learnt(dsn: str) -> None:
+async def test_an_operator_lifts_a_learnt_revocation(dsn: str) -> None:
     postgres = Postgres(dsn)
     rows = RevocationRows(postgres)
     try:

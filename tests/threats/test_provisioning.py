@@ -40,7 +40,7 @@ async def refused(house: House, who: str, raw: bytes, path: str = "/join/x") -> 
     return first
 
 
-async def test_a_newcomer_is_one_user_with_what_the_configuration_says(house: House) -> None:
+async def test_a_newcomer_is_one_user_as_configured(house: House) -> None:
     who = subject()
     before = await house.metric("gateway_users_provisioned_total", issuer="joining", result="created")
     raw = newcomer(who, roles=["admin"], status="deleted", id=str(uuid.uuid4()))
@@ -143,7 +143,7 @@ async def test_a_deleted_user_does_not_come_back_without_the_address(house: Hous
 
 
 @pytest.mark.parametrize("owner", ["member", "MEMBER", "suspended", "locked", "pending", "acme"])
-async def test_an_address_is_no_proof_of_whose_the_account_is(house: House, owner: str) -> None:
+async def test_an_address_does_not_prove_the_owner_of_an_account(house: House, owner: str) -> None:
     """Pre-hijacking and take-over: an address at one issuer makes no user of another."""
     who = subject()
     raw = newcomer(who, email=f"{owner}@example.org")

@@ -172,7 +172,7 @@ async def test_a_token_of_an_issuer_does_not_reach_another_issuers_user(fresh: H
         assert theirs.values(b"x-user-roles") == [b"other"]
 
 
-async def test_an_admission_for_one_route_is_none_for_another(fresh: House) -> None:
+async def test_an_admission_for_one_route_does_not_count_for_another(fresh: House) -> None:
     """What was decided depends on the route: its tenant, roles and scopes."""
     raw = token("acme")
     assert (await fresh.request("/tenant/x", token=raw)).status == 200

@@ -162,7 +162,7 @@ async def metric_is(house: House, name: str, value: float, **labels: str) -> boo
     return await house.metric(name, **labels) == value
 
 
-async def test_the_operator_is_told(pair: Pair) -> None:
+async def test_readyz_and_a_metric_report_the_conflict(pair: Pair) -> None:
     for _ in range(3):
         await pair.b.request("/private/x", token=token("member"))
     found = (await readyz(pair.b))["redis"]

@@ -18,7 +18,7 @@ _SUSPENDED = {"aspnet-identity": "user_locked"}
 
 
 @pytest.mark.parametrize("system", SYSTEMS, indirect=True)
-async def test_every_worker_follows_what_the_system_does_to_its_users(
+async def test_every_worker_follows_the_changes_of_the_system(
     system: System, upstream: RawUpstream, redis_url: str, tmp_path: Path
 ) -> None:
     person, other = await system.add(2)

@@ -220,7 +220,7 @@ class TestIdentities:
             await clients.agree("user_not_found", second)
             await clients.agree(200, token("gh-ann"))
 
-    async def test_an_ambiguous_subject_is_nobody(self, gateway: Opened) -> None:
+    async def test_an_ambiguous_subject_is_no_user(self, gateway: Opened) -> None:
         async with gateway(self.TABLES, self.BLOCK) as (house, clients):
             # "1" is the id of one user, and the subject of the other.
             await clients.agree("user_store_unavailable", token("1"))

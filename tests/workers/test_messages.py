@@ -37,7 +37,7 @@ def test_a_message_is_one_line_and_is_decoded_unchanged() -> None:
     assert decode(line) == message
 
 
-def test_denials_and_what_is_asked_of_them_are_unpacked_unchanged() -> None:
+def test_denials_and_questions_about_them_are_unpacked_unchanged() -> None:
     wanted = DenialFilter(5, newer_than={"": "x"}, subjects=["a"], since=1.5, request_id="the-id")
     assert unpack_filter(decode(encode(Message("denials", pack_filter(wanted)))).body) == wanted
 

@@ -22,7 +22,7 @@ class TestFileWatch:
         assert watch.has_changed(now + 4 * INTERVAL)
         assert not watch.has_changed(now + 5 * INTERVAL)
 
-    def test_a_change_that_is_taken_back_is_none(self, tmp_path: Path) -> None:
+    def test_a_change_that_is_taken_back_is_no_reload(self, tmp_path: Path) -> None:
         file = tmp_path / "file"
         file.write_text("one")
         watch, now = FileWatch((file,)), time.monotonic()
@@ -40,7 +40,7 @@ class TestFileWatch:
         assert not watch.has_changed(now + INTERVAL)
         assert watch.has_changed(now + 2 * INTERVAL)
 
-    def test_what_was_refused_for_an_outage_is_tried_once_more(self, tmp_path: Path) -> None:
+    def test_a_reload_refused_for_an_outage_is_tried_again(self, tmp_path: Path) -> None:
         """The file does not change again when the outage is over, and no signal comes."""
         file = tmp_path / "file"
         file.write_text("one")

@@ -118,7 +118,7 @@ async def test_the_secret_goes_into_the_form_where_the_provider_wants_that() -> 
         ({"name": "x" * 500}, "x" * 100),
     ],
 )
-async def test_a_person_is_called_by_what_the_provider_says(
+async def test_a_person_has_the_name_that_the_provider_gives(
     claims: dict[str, JSON], name: str | None
 ) -> None:
     async with admin_port() as port:
@@ -135,7 +135,7 @@ async def test_a_person_is_called_by_what_the_provider_says(
         {"authorization_endpoint": "https://idp.example.com/a#b"},
     ],
 )
-async def test_a_provider_that_is_not_usable_is_told_plainly(metadata: dict[str, JSON]) -> None:
+async def test_an_unusable_provider_is_reported_plainly(metadata: dict[str, JSON]) -> None:
     async with admin_port() as port:
         port.provider.metadata |= metadata
         page = await port.browser().get("/console/login")
@@ -153,7 +153,7 @@ async def test_a_provider_that_is_back_is_asked_again() -> None:
         await port.signed_in()
 
 
-async def test_a_console_without_sign_in_is_told_so() -> None:
+async def test_a_console_without_sign_in_learns_that() -> None:
     from aiohttp.test_utils import TestClient, TestServer
 
     from gateway.admin.health import Admin

@@ -78,7 +78,7 @@ def test_the_written_configuration_is_valid(
     assert "gateway users add --issuer main --subject member --config" in forced.stdout
 
 
-def test_a_program_is_told_what_is_missing_and_is_not_asked(tmp_path: Path) -> None:
+def test_a_program_gets_an_error_with_what_is_missing_and_no_question(tmp_path: Path) -> None:
     told = invoke(tmp_path, "init", env={"POSTGRES_DSN": ""})
     assert told.exit_code == output.USAGE
     assert "--issuer or --token; --upstream; --postgres, or the variable POSTGRES_DSN" in told.stderr

@@ -120,7 +120,7 @@ def test_one_odd_value_spoils_nothing_beside_it(odd: bytes) -> None:
     assert oddity(value) is not None
 
 
-def test_names_that_occur_twice_are_told() -> None:
+def test_names_that_occur_twice_are_reported() -> None:
     value = read(b'{"a": 1, "b": 2, "a": 3}')
     assert isinstance(value, Repeated)
     assert list(value.items()) == [("a", 3), ("b", 2)]

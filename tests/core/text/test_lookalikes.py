@@ -79,7 +79,7 @@ def test_others_have_nothing_to_do_with_each_other(token: str, held: str) -> Non
     assert likeness(token, held) is None
 
 
-def test_a_skeleton_is_equal_for_what_looks_alike() -> None:
+def test_lookalikes_have_equal_skeletons() -> None:
     assert skeleton(f"P{CYRILLIC_A}ul") == skeleton("Paul") == "paul"
     assert skeleton("e\u0301") == skeleton("\u00e9") == "e"
 
@@ -107,7 +107,7 @@ def test_likely_subjects_are_guessed(subject: str, expected: str) -> None:
     assert expected in set(guesses(subject))
 
 
-def test_a_subject_is_shown_so_that_each_character_can_be_told() -> None:
+def test_a_subject_is_shown_with_distinguishable_characters() -> None:
     assert escaped(f"{CYRILLIC_A}\u200b") == '"\\u0430\\u200b"'
     assert named("a") == "'a' (U+0061)"
     assert named(CYRILLIC_A) == f"U+0430 {unicodedata.name(CYRILLIC_A)}"

@@ -102,7 +102,7 @@ def test_every_guessed_spelling_is_one_of_the_subject(subject: str) -> None:
         (UUID, {f"urn:uuid:{UUID}", "{" + UUID + "}", UUID.upper()}),
     ],
 )
-def test_guesses_what_people_and_programs_make_of_a_subject(subject: str, guesses: set[str]) -> None:
+def test_guesses_usual_spellings_of_a_subject(subject: str, guesses: set[str]) -> None:
     assert guesses - {spelling for spelling, _ in spellings(subject)} == set()
 
 
@@ -112,7 +112,7 @@ def test_guesses_are_few(subject: str) -> None:
     assert len(list(spellings(subject))) <= 32
 
 
-def test_guesses_what_providers_and_programs_write() -> None:
+def test_guesses_the_spellings_of_providers_and_programs() -> None:
     assert {spelling for spelling, _ in spellings("Auth0|7")} >= {"auth0|7", "7", "Auth0%7C7"}
     assert {spelling for spelling, _ in spellings(UUID)} >= {
         UUID.upper(),

@@ -117,7 +117,7 @@ def test_a_date_of_another_type_or_far_away_is_malformed(name: str, value: JSON)
         (1e18, "`exp` is not a date between 1970 and 9999"),
     ],
 )
-def test_milliseconds_and_text_are_told_as_such(value: JSON, told: str) -> None:
+def test_dates_in_milliseconds_or_text_are_named(value: JSON, told: str) -> None:
     with pytest.raises(Denial) as caught:
         verify(payload(exp=value), MAIN, NOW)
     assert (caught.value.detail, caught.value.claim) == (told, "exp")

@@ -225,7 +225,7 @@ TEXT = "`exp` is text, and must be a number of seconds"
         ([1_700_000_300], "`exp` is not a number", None),
     ],
 )
-def test_a_date_that_is_not_in_seconds_is_told_as_such(value: JSON, detail: str, meant: float | None) -> None:
+def test_a_date_that_is_not_in_seconds_is_named(value: JSON, detail: str, meant: float | None) -> None:
     denial = refused(exp=value)
     assert (denial.reason.code, denial.detail, denial.claim) == ("claim_malformed", detail, "exp")
     assert meant_date(value) == meant

@@ -47,7 +47,7 @@ def refused(**answer: JSON) -> Denial:
         (JWT + b".x", MAIN),
     ],
 )
-def test_the_longest_prefix_says_whose_a_token_is(raw: bytes, issuer: Issuer | None) -> None:
+def test_the_longest_prefix_decides_the_issuer(raw: bytes, issuer: Issuer | None) -> None:
     tokens = OpaqueTokens([(MAIN, ""), (GITHUB, "gho_"), (APPS, "gho_app_")])
     assert tokens.issuer_of(raw) is issuer
 
@@ -64,7 +64,7 @@ def test_without_an_issuer_for_any_token_only_prefixes_count() -> None:
     assert tokens.issuer_of(b"opaque") is None
 
 
-def test_a_bad_jwt_is_still_told_to_no_other_issuer() -> None:
+def test_a_bad_jwt_is_sent_to_no_other_issuer() -> None:
     for header in (b"{}", b' {"alg":"x"}', b"{not json"):
         assert looks_signed(b".".join((base64url(header), b"x", b"y")))
     assert not looks_signed(b".".join((base64url(b"[]"), b"x", b"y")))
@@ -157,6 +157,6 @@ def test_without_an_audience_the_answer_must_tell_the_type() -> None:
         '{"active": true, "sub": "\\ud800"}',
     ],
 )
-def test_an_answer_that_is_none_says_nothing_about_the_token(text: str) -> None:
+def test_an_unusable_answer_says_nothing_about_the_token(text: str) -> None:
     with pytest.raises(NotUnderstood):
         payload_of(json_text.read(text.encode()), MAIN, TOKEN)

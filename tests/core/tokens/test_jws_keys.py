@@ -55,7 +55,7 @@ SMALL_ORDER = [
     ],
     ids=["RSA", "P-256", "P-384", "P-521", "Ed25519"],
 )
-def test_a_key_verifies_what_fits_its_type_and_nothing_else(key: SigningKey, algorithms: set[str]) -> None:
+def test_a_key_verifies_only_algorithms_of_its_type(key: SigningKey, algorithms: set[str]) -> None:
     from_jwk, from_pem = key_from_jwk(key.jwk()), key_from_pem(key.pem())
 
     assert (from_jwk.kid, from_pem.kid) == (key.kid, None)
@@ -69,7 +69,7 @@ def test_a_key_verifies_what_fits_its_type_and_nothing_else(key: SigningKey, alg
             assert not verifier.verify(parse(token.rpartition(b".")[0] + b"." + base64url(other.signature)))
 
 
-def test_the_alg_of_a_jwk_narrows_what_it_verifies() -> None:
+def test_the_alg_of_a_jwk_narrows_its_algorithms() -> None:
     assert key_from_jwk(rsa_key().jwk(alg="PS384")).algorithms == {"PS384"}
 
 

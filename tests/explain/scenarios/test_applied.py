@@ -102,7 +102,7 @@ async def offered(stage: Stage, raw: bytes, url: str | None) -> tuple[Fix, Chang
 
 @session
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-async def test_a_change_is_what_was_shown(stage: Stage, case: Case) -> None:
+async def test_the_change_that_is_made_is_the_one_that_was_shown(stage: Stage, case: Case) -> None:
     mark = f"{time.monotonic_ns():x}"
     own = f"applied-{mark}"
     user = await stage.add(own)

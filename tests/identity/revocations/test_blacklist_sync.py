@@ -163,7 +163,9 @@ class TestRowsThatChangeUnheard:
         await world.sync.load()
         assert (await world.redis.read(claims(), None)).revocations.token is inserted
 
-    async def test_so_does_what_was_truncated(self, world: World, connection: Connection) -> None:
+    async def test_truncated_rows_count_no_more_after_the_next_filling(
+        self, world: World, connection: Connection
+    ) -> None:
         await connection.execute(
             "INSERT INTO revocations (kind, issuer, value) SELECT 'jti', 'main', 'token-' || n"
             " FROM generate_series(1, 600) AS n"
@@ -275,7 +277,7 @@ class TestPruning:
 
 
 @pytest.mark.parametrize("hears", [True, False])
-async def test_while_no_change_is_heard_of_the_blacklist_is_filled_often(
+async def test_while_no_change_is_received_the_blacklist_is_filled_often(
     world: World, connection: Connection, hears: bool
 ) -> None:
     now = 100.0

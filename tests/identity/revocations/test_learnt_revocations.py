@@ -209,7 +209,7 @@ async def test_a_revocation_that_no_row_can_hold_is_remembered(
     assert all(len(value) < 2001 for _, _, value in learnt_revocations._known._known.keys())  # noqa: SIM118 -- no dict
 
 
-async def test_a_deletion_lifts_what_no_row_can_hold(
+async def test_a_deletion_lifts_a_revocation_that_no_row_can_hold(
     learnt_revocations: LearntRevocations, redis: RedisTier, client: "Client"
 ) -> None:
     long = claims("x" * 3000)

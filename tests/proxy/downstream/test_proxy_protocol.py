@@ -101,7 +101,7 @@ async def test_data_that_is_no_proxy_header_is_refused(header: bytes) -> None:
 
 
 @pytest.mark.parametrize("header", [GOOD["tcp4"][0], GOOD["v2-tcp4"][0], GOOD["v2-with-extensions"][0]])
-async def test_a_header_that_is_cut_short_is_none(header: bytes) -> None:
+async def test_a_truncated_header_is_refused(header: bytes) -> None:
     for length in range(len(header)):
         with pytest.raises(EOFError):
             await read_header(reader(header[:length])[0])

@@ -57,7 +57,7 @@ async def test_behind_a_pooler_that_keeps_no_settings(empty_dsn: str, ignored: s
     assert found.source["identities"] == [{"subject": "sub"}]
 
 
-async def test_a_role_without_rights_is_told_what_to_grant(empty_dsn: str, reader: str) -> None:
+async def test_a_role_without_rights_gets_the_grants(empty_dsn: str, reader: str) -> None:
     await execute(empty_dsn, *USERS)
 
     found = await look(reader, ["auth0|Ab7"], readable=False)
@@ -86,7 +86,7 @@ async def test_a_schema_that_the_role_may_not_use(empty_dsn: str, reader: str) -
     assert (await look(reader)).unreadable == []
 
 
-async def test_rows_that_a_policy_hides_are_told(empty_dsn: str, reader: str) -> None:
+async def test_rows_that_a_policy_hides_are_reported(empty_dsn: str, reader: str) -> None:
     await execute(
         empty_dsn, *USERS, "ALTER TABLE users ENABLE ROW LEVEL SECURITY",
         f"GRANT SELECT ON users TO {role(reader)}",

@@ -226,7 +226,7 @@ async def test_the_gateways_own_tables_need_no_source(dsn: str) -> None:
 
 
 @pytest.mark.parametrize("system", ["authjs"], indirect=True)
-async def test_names_that_the_gateway_needs_for_itself_are_told(system: System) -> None:
+async def test_names_that_the_gateway_needs_for_itself_are_reported(system: System) -> None:
     found = await look(system.dsn)
 
     assert any("`postgres.schema: gateway`" in each for each in found.advice)

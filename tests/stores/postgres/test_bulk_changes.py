@@ -154,7 +154,7 @@ class TestTransactions:
         told = await rig.told("BEGIN", *(link.format(number) for number in range(MANY)), "COMMIT")
         assert [type(change) for change in told] == [*[Changed] * 500, Everything]
 
-    async def test_the_next_transaction_tells_again(self, rig: Rig) -> None:
+    async def test_the_next_transaction_notifies_again(self, rig: Rig) -> None:
         await rig.db.execute(REVOCATIONS)
         told = await rig.told("DELETE FROM revocations", ONE_REVOCATION)
         assert [type(change) for change in told] == [Everything, Revoked]

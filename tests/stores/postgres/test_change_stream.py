@@ -107,7 +107,7 @@ class TestPayloads:
 
 
 class TestStream:
-    async def test_heartbeats_return_and_those_of_others_are_heard(self, dsn: str) -> None:
+    async def test_heartbeats_return_and_those_of_others_are_received(self, dsn: str) -> None:
         one, two = Ear(), Ear()
         streams = [PostgresStream(dsn, "public", ear, connect_timeout=2, beat=0.02) for ear in (one, two)]
         for stream in streams:
@@ -164,7 +164,7 @@ class TestStream:
             await ear.has("listening", "lost", "listening")
             await stream.close()
 
-    async def test_a_process_that_slept_does_not_trust_what_it_knew(self, dsn: str) -> None:
+    async def test_a_process_that_slept_does_not_trust_its_memory(self, dsn: str) -> None:
         ear = Ear()
         stream = PostgresStream(dsn, "public", ear, connect_timeout=2, beat=0.05, patience=0.5)
         stream.start()
@@ -230,7 +230,7 @@ class TestStream:
         await ear.has("lost", "listening", "lost", "listening")
         await stream.close()
 
-    async def test_a_change_that_was_not_taken_in_ends_the_trust(
+    async def test_a_change_that_could_not_be_handled_ends_the_trust(
         self, rig: Rig, caplog: pytest.LogCaptureFixture
     ) -> None:
         def defective(_: Change) -> None:

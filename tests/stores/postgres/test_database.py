@@ -156,7 +156,7 @@ class TestHotPath:
         assert await everything(postgres, claims()) == (record.user, Revocations(True, 5.0, 7.0))
         assert await everything(postgres, claims("ghost", jti=None)) == (None, Revocations(False, None, 7.0))
 
-    async def test_the_horizon_is_above_what_is_seen_and_not_above_what_is_not(
+    async def test_the_horizon_separates_visible_from_invisible_transactions(
         self, postgres: Postgres, directory: UserDirectory
     ) -> None:
         await directory.add(ANN)
@@ -235,7 +235,7 @@ class TestPruning:
         )
         assert sum(await asyncio.gather(postgres.prune(), postgres.prune())) == 12000
 
-    async def test_does_not_wait_for_who_holds_a_row(self, postgres: Postgres) -> None:
+    async def test_does_not_wait_for_a_locked_row(self, postgres: Postgres) -> None:
         await execute(
             postgres,
             "INSERT INTO revocations (kind, issuer, value, expires_at)"

@@ -298,7 +298,7 @@ class TestServer:
         await recovered(postgres)
         await postgres.close()
 
-    async def test_a_connection_to_what_became_read_only_is_given_up(self, postgres: Postgres) -> None:
+    async def test_a_connection_to_a_server_that_became_read_only_is_closed(self, postgres: Postgres) -> None:
         async with postgres.connection() as connection:
             before = await connection.fetchval("SELECT pg_backend_pid()")
             await connection.execute("SET default_transaction_read_only = on")

@@ -99,7 +99,7 @@ async def test_without_a_pooler_names_are_kept(dsn: str) -> None:
 @pytest.mark.parametrize(
     "error", [asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError]
 )
-async def test_a_name_that_is_lost_all_the_same_costs_no_answer(
+async def test_a_lost_name_of_a_statement_costs_no_answer(
     dsn: str, error: type[asyncpg.PostgresError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As behind a pooler that passes on the process ids of Postgres."""

@@ -157,7 +157,9 @@ async def test_another_program_may_be_faster(dsn: str, postgres: Postgres, store
     assert (await count(postgres), await count(postgres, "audit")) == (1, 0)
 
 
-async def test_another_program_that_is_slower_is_told_so(postgres: Postgres, store: UserProvisioning) -> None:
+async def test_a_slower_program_learns_that_the_user_exists(
+    postgres: Postgres, store: UserProvisioning
+) -> None:
     results = await asyncio.gather(
         *(store.provision(ANN, "r") for _ in range(5)),
         *(UserDirectory(postgres).add(ANN.identity) for _ in range(5)),

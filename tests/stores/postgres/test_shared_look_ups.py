@@ -89,9 +89,7 @@ async def test_look_ups_that_begin_while_queries_are_in_flight_share_the_next(
     assert sorted(map(len, queries.sent)) == [1] * (AT_ONCE + 1) + [MAX_BATCH]
 
 
-async def test_a_query_sees_what_was_committed_before_the_look_up(
-    postgres: Postgres, queries: Queries
-) -> None:
+async def test_a_query_sees_commits_before_the_look_up(postgres: Postgres, queries: Queries) -> None:
     queries.released.clear()
     first = looked_up(postgres, "ann")
     await queries.arrived(1)

@@ -51,7 +51,7 @@ def only_everything(changes: list[Change]) -> bool:
 
 
 class TestUsers:
-    async def test_an_update_tells_user_and_identities(self, rig: Rig) -> None:
+    async def test_an_update_reports_user_and_identities(self, rig: Rig) -> None:
         ann = await rig.user("ann", "ann2")
         await rig.user("bob")
         (change,) = await rig.told(f"UPDATE users SET status = 'suspended' WHERE id = '{ann}'")
@@ -93,7 +93,7 @@ class TestUsers:
     async def test_a_new_user_is_not_reported(self, rig: Rig) -> None:
         assert await rig.told("INSERT INTO users DEFAULT VALUES") == []
 
-    async def test_an_upsert_tells(self, rig: Rig) -> None:
+    async def test_an_upsert_is_reported(self, rig: Rig) -> None:
         ann = await rig.user("ann")
         upsert = (
             f"INSERT INTO users (id, status) VALUES ('{ann}', 'locked')"
@@ -101,7 +101,7 @@ class TestUsers:
         )
         assert parts(await rig.told(upsert)) == [({"ann"}, {str(ann)})]
 
-    async def test_a_deletion_tells_the_identities_that_go_with_it(self, rig: Rig) -> None:
+    async def test_a_deletion_reports_the_identities_that_it_deletes(self, rig: Rig) -> None:
         ann = await rig.user("ann", "ann2")
         told = parts(await rig.told("DELETE FROM users"))
         assert set.union(*(subjects for subjects, _ in told)) == {"ann", "ann2"}

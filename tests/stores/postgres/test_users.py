@@ -83,7 +83,7 @@ async def test_an_identity_moves_at_once_or_not_at_all(postgres: Postgres) -> No
     assert set((await directory.get(target)).identities) == {ANN, bob}
 
 
-async def test_two_who_exchange_their_identities_do_not_wait_for_each_other(postgres: Postgres) -> None:
+async def test_two_users_that_exchange_identities_cause_no_deadlock(postgres: Postgres) -> None:
     directory = UserDirectory(postgres)
     bob = Identity(ANN.issuer, "bob")
     one = uuid.UUID((await directory.add(ANN)).user.id)

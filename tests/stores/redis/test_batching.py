@@ -75,7 +75,7 @@ async def test_a_second_key_is_chosen_by_the_first_values() -> None:
     assert seen == [[b"a", None]]
 
 
-async def test_a_call_for_what_follows_that_fails_fails_all_of_its_batch() -> None:
+async def test_a_failed_follow_up_fails_its_whole_batch() -> None:
     async def fetch(keys: list[str]) -> list[bytes | None]:
         if keys == ["more"]:
             raise StoreUnavailable(Tier.REDIS, "down")
@@ -95,7 +95,7 @@ async def test_a_batch_is_bounded() -> None:
     assert [len(keys) for keys in store.calls] == [MAX_BATCH, MAX_BATCH, 1]
 
 
-async def test_a_store_that_is_down_fails_everyone_who_waits_at_once() -> None:
+async def test_a_store_that_is_down_fails_all_waiting_requests_at_once() -> None:
     store = Store()
     store.down = True
     store.open.clear()
@@ -197,7 +197,7 @@ async def test_every_end_of_a_call_ends_the_wait_of_its_callers() -> None:
             await reads.get(["key"])
 
 
-async def test_a_defect_fails_those_who_wait_as_a_store_that_is_down_and_is_logged_once() -> None:
+async def test_a_defect_fails_all_waiting_requests_and_is_logged_once() -> None:
     async def fetch(_: list[str]) -> list[bytes | None]:
         raise ZeroDivisionError("odd")
 

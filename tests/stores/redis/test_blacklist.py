@@ -86,7 +86,9 @@ async def test_an_unchanged_entry_is_not_written_again(redis: RedisTier, client:
     assert (await client.info("commandstats"))["cmdstat_set"]["calls"] == before
 
 
-async def test_a_key_of_another_type_is_none_and_makes_room(redis: RedisTier, client: "Client") -> None:
+async def test_a_key_of_another_type_does_not_count_and_is_replaced(
+    redis: RedisTier, client: "Client"
+) -> None:
     await client.hset("gateway:revoked:jti:main:token-1", "why", "lost")
     assert (await redis.read(claims(), None)).revocations.token is False
     await redis.revoked.revoke([Revocation("jti", "main", "token-1", 5.0)])
@@ -161,9 +163,7 @@ async def test_taken_over_by_another_server_while_it_was_filled_it_is_not_comple
     assert (await redis.read(claims(), None)).complete is False
 
 
-async def test_emptied_while_it_was_filled_it_keeps_what_others_fill_again(
-    redis: RedisTier, client: "Client"
-) -> None:
+async def test_a_filling_of_an_emptied_redis_keeps_later_entries(redis: RedisTier, client: "Client") -> None:
     for _ in range(3):
         await fill(redis)
     late = await redis.revoked.begin_filling()
@@ -386,7 +386,7 @@ class TestLearntRows:
         await fill(redis)
         assert await client.exists(TOKEN_KEY)
 
-    async def test_a_fill_restores_what_redis_has_lost(self, redis: RedisTier, client: "Client") -> None:
+    async def test_a_fill_restores_lost_entries(self, redis: RedisTier, client: "Client") -> None:
         await fill(redis, self.ROW)
         await client.flushall()
         await fill(redis, self.ROW)

@@ -380,7 +380,7 @@ class TestHeartbeats:
                 await stream.close()
         assert (notes.heard, touches) == ([f"lost: {deaf.detail}"], [])
 
-    async def test_a_redis_that_is_full_tells_of_them(self, redis_url: str, client: "Client") -> None:
+    async def test_a_full_redis_still_reports_them(self, redis_url: str, client: "Client") -> None:
         notes = Notes()
         await say(client, "CONFIG", "SET", "maxmemory", "1")
         try:

@@ -264,7 +264,7 @@ async def test_a_database_that_is_restored_makes_up_another_id(dsn: str) -> None
         await connection.close()
 
 
-async def test_a_new_connection_tells_which_database_it_leads_to(dsn: str) -> None:
+async def test_a_new_connection_identifies_its_database(dsn: str) -> None:
     heard: list[SystemOfRecord] = []
     postgres = Postgres(dsn, heard=heard.append)
     await postgres.latest_transaction()

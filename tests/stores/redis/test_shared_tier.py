@@ -65,7 +65,7 @@ class TestUsers:
         assert TOMBSTONE_TIME - 2 <= await client.ttl(TOMBSTONE) <= TOMBSTONE_TIME
 
     @pytest.mark.parametrize("before", [ANN, None])
-    async def test_another_state_of_a_user_is_told_to_all_workers(
+    async def test_all_workers_are_notified_of_another_state_of_a_user(
         self, redis: RedisTier, client: "Client", before: User | None
     ) -> None:
         """Where one process looks for changes, it may find the new state alone, and report nothing."""
@@ -180,7 +180,7 @@ class TestEpochs:
         shared = await redis.read(claims(), None)
         assert (shared.cached, shared.epoch) == (cached, None)
 
-    async def test_its_end_voids_what_was_stored_and_what_is_still_being_read(
+    async def test_its_end_voids_stored_documents_and_reads_in_progress(
         self, redis: RedisTier, client: "Client"
     ) -> None:
         first = await redis.begin_epoch("h1")
@@ -195,7 +195,7 @@ class TestEpochs:
         assert not await redis.store_user(claims(), CachedUser(ANN, 1.0, second.name), 60, horizon=100)
         assert await redis.store_user(claims(), CachedUser(ANN, 1.0, second.name), 60, horizon=101)
 
-    async def test_of_many_who_end_it_for_the_same_change_one_does(
+    async def test_only_one_worker_ends_it_for_the_same_change(
         self, redis: RedisTier, client: "Client"
     ) -> None:
         await redis.begin_epoch("h1")
@@ -211,7 +211,7 @@ class TestEpochs:
         await redis.end_epoch(101)
         assert await redis.epoch() != second
 
-    async def test_ended_while_there_is_none_it_still_refuses_what_is_old(self, redis: RedisTier) -> None:
+    async def test_ended_while_there_is_none_it_still_refuses_old_rows(self, redis: RedisTier) -> None:
         await redis.end_epoch(100)
         assert await redis.epoch() is None
         epoch = (await redis.begin_epoch("h1")).name
@@ -257,7 +257,9 @@ class TestEpochs:
         await redis.ping()
         assert (await redis.read(claims(), None)).complete
 
-    async def test_nor_is_it_found_again_by_who_begins_one(self, redis: RedisTier, client: "Client") -> None:
+    async def test_a_worker_that_begins_one_does_not_revive_it(
+        self, redis: RedisTier, client: "Client"
+    ) -> None:
         await client.set("gateway:epoch", b"old 0000 h0", px=3000)
         await client.set("gateway:revocations:loaded", b"0000")
         epoch = await redis.begin_epoch("h1")
@@ -309,7 +311,7 @@ class TestBlacklist:
         assert await redis.user_revoked_at("other") is None
 
     @pytest.mark.parametrize("guess", [None, "other", ANN.id])
-    async def test_a_cached_user_tells_whose_revocation_counts(
+    async def test_the_revocation_of_the_cached_user_counts(
         self, redis: RedisTier, client: "Client", guess: str | None
     ) -> None:
         await redis.store_user(claims(), CachedUser(ANN, 1.0, ""), 60, horizon=1)
@@ -336,7 +338,7 @@ class TestBlacklist:
             shared = await redis.read(claims(jti="token-1"), guess)
             assert shared.revocations == Revocations(token=True)
 
-    async def test_warns_once_of_what_is_no_time(self, redis: RedisTier, client: "Client") -> None:
+    async def test_warns_once_of_a_value_that_is_no_time(self, redis: RedisTier, client: "Client") -> None:
         await client.set("gateway:revoked:issuer:main", "yes")
         with capture_logs() as logs:
             await redis.read(claims(), None)

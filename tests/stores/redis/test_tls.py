@@ -14,7 +14,7 @@ from tests.stores.tls_front import tls_front
 
 
 @pytest.mark.parametrize("url", ["rediss://a", "rediss+sentinel://a/m", "rediss+cluster://a"])
-def test_all_connections_share_what_takes_long_to_make(url: str) -> None:
+def test_all_connections_share_the_tls_context(url: str) -> None:
     server = server_at(url, "{gateway}:")
     connections = [server.connection(), server.connection()]
     if "locate" in server.settings:

@@ -140,7 +140,7 @@ CREATE MATERIALIZED VIEW kept AS SELECT * FROM people;
         pytest.param(BLOCK, (), id="all watched"),
     ],
 )
-async def test_tables_that_are_read_and_not_watched_are_told(
+async def test_tables_that_are_read_and_not_watched_are_reported(
     empty_dsn: str, block: Mapping[str, Any], unwatched: tuple[str, ...]
 ) -> None:
     await execute(empty_dsn, VIEWS)

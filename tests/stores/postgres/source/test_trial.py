@@ -85,7 +85,7 @@ async def test_a_query_of_two_columns(empty_dsn: str, field: str) -> None:
     assert "only one column" in found[field].found
 
 
-async def test_a_column_for_polling_tells_changes_apart(empty_dsn: str) -> None:
+async def test_a_column_for_polling_must_distinguish_changes(empty_dsn: str) -> None:
     found = await faults(empty_dsn, changes="poll", poll={"column": "seen::date"})
     assert "is a date" in found["poll.column"].found
 

@@ -87,7 +87,7 @@ async def test_a_status_is_changed_in_the_columns_of_its_rule(system: System) ->
         assert entry.detail == {"changed": {"status": ["active", status.value]}}
 
 
-async def test_a_user_is_deleted_where_a_rule_says_what_that_is(systems: Systems) -> None:
+async def test_a_user_is_deleted_if_a_rule_has_that_status(systems: Systems) -> None:
     system = await systems("supabase")
     (person,) = await system.add()
     async with directory(system.dsn, {**BLOCKS["supabase"], "writable": True}) as (users, _):
