@@ -122,7 +122,7 @@ class House:
 
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[None]:
-        """Lend a standing gateway to a test: its log and its upstream remember nothing of others."""
+        """Lend a gateway that tests share to one of them: its log and its upstream remember nothing of others."""
         # Others may have stopped its stores, and while they ran, its event loop stood still.
         await self.ready()
         self.new_log()
@@ -370,6 +370,6 @@ async def standing_house(
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def house(standing_house: House) -> AsyncIterator[House]:
-    """The standing gateway, for one test."""
+    """The gateway that all tests share, for one test."""
     async with standing_house.lent():
         yield standing_house

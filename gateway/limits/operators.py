@@ -33,8 +33,8 @@ class UsageStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How a budget stands."""
+class BudgetState:
+    """What is left of a budget, and what workers hold of it."""
 
     subject: str
     """As it is counted: of an IPv6 address, its /64."""
@@ -66,15 +66,15 @@ class Budgets:
         """How many workers share the budgets."""
         return self._house.workers
 
-    async def standing(self, limit: Limit, subject: str) -> Standing:
-        """Return how a budget stands. Raises `StoreUnavailable`."""
+    async def state_of(self, limit: Limit, subject: str) -> BudgetState:
+        """Return the state of a budget. Raises `StoreUnavailable`."""
         subject, period, _ = self._named(limit, subject)
         text = await self._store.budget(limit.name, period, subject)
         if text is None and limit.kind == "quota":
             used = await self._usages.used(limit.name, subject, period)
-            return Standing(subject, max(0, limit.amount - used), 0)
-        left, held = standing_of(limit, text, self._house.unix())
-        return Standing(subject, left, held)
+            return BudgetState(subject, max(0, limit.amount - used), 0)
+        left, held = left_and_held(limit, text, self._house.unix())
+        return BudgetState(subject, left, held)
 
     async def reset(self, limit: Limit, subject: str) -> None:
         """Give a budget anew. Other workers that refuse its requests ask again within a second."""
@@ -106,7 +106,7 @@ class Budgets:
         return subject, period.name, period.ends
 
 
-def standing_of(limit: Limit, text: str | None, now: float) -> tuple[int, int]:
+def left_and_held(limit: Limit, text: str | None, now: float) -> tuple[int, int]:
     """Read a budget as Redis has it (`stores.redis.scripts.limits`): what is left of it, and what is held."""
     if text is None:
         return limit.capacity, 0

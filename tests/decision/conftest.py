@@ -35,6 +35,6 @@ async def standing_front_door(
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def door(standing_front_door: House) -> AsyncIterator[House]:
-    """The standing gateway, for one test."""
+    """The gateway that all tests share, for one test."""
     async with standing_front_door.lent():
         yield standing_front_door

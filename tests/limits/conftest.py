@@ -67,7 +67,7 @@ async def standing_limited(
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def limited(standing_limited: House) -> AsyncIterator[House]:
-    """The standing gateway, for one test."""
+    """The gateway that all tests share, for one test."""
 
     async def shared() -> bool:
         return await standing_limited.metric("gateway_limits_shared") == 1

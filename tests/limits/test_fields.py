@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.limits import fields
-from gateway.limits.operators import standing_of
+from gateway.limits.operators import left_and_held
 from gateway.limits.purse import Purse
 from gateway.limits.rules import Limit
 
@@ -59,7 +59,7 @@ def test_another_try(limit: Limit, retry_at: float, seconds: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "text", "standing"),
+    ("limit", "text", "expected"),
     [
         (RATE, None, (50, 0)),
         (RATE, "1000500000.00 250 3 2", (45, 5)),
@@ -70,5 +70,5 @@ def test_another_try(limit: Limit, retry_at: float, seconds: int) -> None:
         (SLOTS, "0 248 2 1", (5, 0)),
     ],
 )
-def test_a_budget_as_redis_has_it(limit: Limit, text: str | None, standing: tuple[int, int]) -> None:
-    assert standing_of(limit, text, 1000.0) == standing
+def test_a_budget_as_redis_has_it(limit: Limit, text: str | None, expected: tuple[int, int]) -> None:
+    assert left_and_held(limit, text, 1000.0) == expected

@@ -132,12 +132,12 @@ class Limits:
         )
 
     async def _told(self, budgets: Budgets, limit: Limit, subject: str | None) -> reports.RequestLimit:
-        standing = None if subject is None else await budgets.standing(limit, subject)
+        state = None if subject is None else await budgets.state_of(limit, subject)
         return reports.RequestLimit(
             **dict(reports.ConfiguredLimit.of(limit)),
             budget=None
-            if standing is None
-            else reports.Budget(subject=standing.subject, left=standing.left, held=standing.held),
+            if state is None
+            else reports.Budget(subject=state.subject, left=state.left, held=state.held),
         )
 
     def _limit(self, name: str) -> Limit:

@@ -10,7 +10,7 @@ from gateway.explain.answer import Cause, Fix, Outcome
 from gateway.explain.trail import Trail
 from gateway.explain.wording import listed
 from gateway.limits.limiter import REASONS
-from gateway.limits.operators import Budgets, Standing
+from gateway.limits.operators import Budgets, BudgetState
 from gateway.limits.rules import Limit
 from gateway.limits.subjects import subject_of
 
@@ -28,12 +28,12 @@ async def check(
     unknown = [limit.name for limit in limits if _is_of_client(limit)]
     forwarding = Forwarding(route, request.method, b"", b"", b"", None, None, Fields(b"", [], [], []))
     admission = Admission(forwarding, b"", claims, Decision(route, resolution, b""))
-    told: list[tuple[Limit, Standing]] = []
+    told: list[tuple[Limit, BudgetState]] = []
     try:
         for limit in limits:
             subject = None if _is_of_client(limit) else subject_of(limit)(request, admission)
             if subject is not None:
-                told.append((limit, await budgets.standing(limit, subject)))
+                told.append((limit, await budgets.state_of(limit, subject)))
     except StoreUnavailable as error:
         trail.step("limits", "warn", _EXPECTED, None, error.detail)
         return None
@@ -44,21 +44,21 @@ async def check(
         if notes:
             trail.step("limits", "skipped", _EXPECTED, None, notes[0])
         return None
-    empty = [(limit, standing) for limit, standing in told if standing.left < 1]
+    empty = [(limit, state) for limit, state in told if state.left < 1]
     enforced = [each for each in empty if not (each[0].shadow or route.shadow)]
-    refusing = [limit for limit, standing in enforced if limit.kind == "concurrency" or not standing.held]
+    refusing = [limit for limit, state in enforced if limit.kind == "concurrency" or not state.held]
     if empty and not enforced:
         notes.append("what has nothing left is in shadow")
     outcome: Outcome = "fail" if refusing else "warn" if empty else "pass"
-    found = ", ".join(f"{limit.name}: {standing.left} of {limit.capacity}" for limit, standing in told)
+    found = ", ".join(f"{limit.name}: {state.left} of {limit.capacity}" for limit, state in told)
     trail.step("limits", outcome, _EXPECTED, found, "; ".join(notes) or None)
     if refusing:
         return _refused(trail, refusing[0])
     if enforced:
-        limit, standing = enforced[0]
+        limit, state = enforced[0]
         summary = (
             f"Of the limit {limit.name}, nothing is left but what workers hold in advance"
-            f" ({standing.held}): a worker without it answers 429"
+            f" ({state.held}): a worker without it answers 429"
         )
         trail.blame(None, _CAUSES[limit.kind], summary, Fix(_ADVICE[limit.kind]))
     return None

@@ -80,7 +80,7 @@ async def standing_chain(
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def chain(standing_chain: Chain) -> AsyncIterator[Chain]:
-    """The standing gateways, with a log and an upstream that remember nothing of other tests."""
+    """The gateways that all tests share, with a log and an upstream that remember nothing of other tests."""
     await standing_chain.front.ready()
     standing_chain.front.log = standing_chain.back.log = io.StringIO()
     logs.configure("info", standing_chain.front.log)
