@@ -1,4 +1,4 @@
-"""What logs the outages of a dependency."""
+"""The availability of a dependency, whose outages are logged."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ def availability(dependency: str) -> Availability:
 
 
 def report(dependency: str) -> Callable[[str | None], None]:
-    """Return what logs each outage: one line when it begins and one when it ends."""
+    """Return a function that logs each outage: one line when it begins and one when it ends."""
 
     def log(detail: str | None) -> None:
         if detail is None:

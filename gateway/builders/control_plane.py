@@ -1,4 +1,4 @@
-"""Settings → what the admin API and the console need beside the parts that serve requests."""
+"""Settings → the parts that only the admin API and the console need."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -57,7 +57,7 @@ def sign_in(settings: Settings, stack: AsyncExitStack) -> SignIn | None:
 def history(
     metrics: Metrics, workers: Workers | None, stack: AsyncExitStack
 ) -> Callable[[int], Awaitable[Sequence[Span]]]:
-    """Return what tells the last hours. A process alone keeps them until `stack` ends."""
+    """Return the reader of the last hours' counters. A process alone records them until `stack` ends."""
     if workers is not None:
         return workers.history
     recorder = Recorder(metrics.snapshot)

@@ -82,7 +82,7 @@ def user_directory(
 def _source_writer(
     settings: Settings, postgres: Postgres, statement_timeout: float, *, size: int
 ) -> SourceWriter | None:
-    """Return what changes users in a source, over connections of its own; None: there is no source."""
+    """Return the writer of users in a source, with connections of its own; None: there is no source."""
     source, defined, of = settings.users.source, translation.user_source(settings), settings.postgres
     if source is None or defined is None:
         return None
@@ -104,14 +104,14 @@ def _source_writer(
 
 
 def users_explained(postgres: Postgres, users: SourceDatabase | None, operators: AnyDirectory) -> Users:
-    """Return where an explanation finds users."""
+    """Return the users as an explanation reads them."""
     return Users(postgres, users, operators if isinstance(operators, SourceDirectory) else None)
 
 
 def source_feed(
     settings: Settings, users: SourceDatabase | None, postgres: Postgres, redis: RedisTier
 ) -> SourceFeed | None:
-    """Return what reads the changes of a source that reports none here; None: it is not needed."""
+    """Return the reader of changes in a source whose triggers do not report here; None: not needed."""
     source = settings.users.source
     if users is None or source is None:
         return None

@@ -1,4 +1,4 @@
-"""Settings → the limits: what counts requests, and the exchanges that know of it. None without `limits`."""
+"""Settings → the limits: the counters of requests, and their kind of exchange. None without `limits`."""
 
 import time
 from collections import defaultdict
@@ -79,7 +79,7 @@ class Limiting:
 
     @property
     def exchanges(self) -> Kind:
-        """What makes exchanges that know of the limits."""
+        """The factory of exchanges that know the limits."""
         if self.house is None:
             return as_it_is
         kinds = {budget.limit.kind for budget in self.house.budgets.values()}
@@ -94,7 +94,7 @@ class Limiting:
         *,
         forwards: bool,
     ) -> Admitter:
-        """Return what decides as `admitter` does, and counts; `admitter` itself without limits.
+        """Return an admitter that decides like `admitter` and counts; `admitter` itself without limits.
 
         `report` is called with each denial that a client did not get, because something is in shadow.
         """

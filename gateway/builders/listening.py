@@ -50,7 +50,7 @@ def decision_context(
     metrics: Metrics,
     log: logs.RequestLog,
 ) -> DecisionContext:
-    """Return what the questions of other proxies share."""
+    """Return the shared parts of the questions of other proxies."""
     is_proxy = contains(settings.decision.trusted_proxies)
 
     def may_ask(peer: str) -> bool:

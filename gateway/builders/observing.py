@@ -40,7 +40,7 @@ def request_log(settings: Settings, ring: DenialRing) -> logs.RequestLog:
 
 
 def recorder(settings: Settings, stack: AsyncExitStack) -> Recorder | None:
-    """Return what records requests until `stack` ends; None: none are recorded."""
+    """Return the recorder of requests, which runs until `stack` ends; None: none are recorded."""
     record = settings.record
     if record is None:
         return None
@@ -67,7 +67,7 @@ class LogLevel:
     """Called after each change."""
 
     def raise_level(self, *, raised: bool) -> None:
-        """Log everything, or again what is configured."""
+        """Log at the level `debug`, or again at the configured level."""
         logs.set_level("debug" if raised else self.configured)
         self.log.raise_level(raised=raised)
         self.follow()
@@ -81,7 +81,7 @@ def front_server(
     tracing: Tracing | None,
     kind: Kind,
 ) -> tuple[ConnectionServer, LogLevel]:
-    """Return the server for clients, and what raises the level of its log.
+    """Return the server for clients, and the level of its log.
 
     `kind` makes of each kind of exchange the one that is used.
     """

@@ -1,4 +1,4 @@
-"""Settings → memory, and what asks memory and the stores for a user."""
+"""Settings → memory, and the resolver that asks memory and the stores for a user."""
 
 import time
 from collections.abc import Callable

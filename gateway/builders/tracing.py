@@ -1,4 +1,4 @@
-"""The environment's `OTEL_*` variables → what traces requests."""
+"""The environment's `OTEL_*` variables → the tracing of requests."""
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -17,9 +17,10 @@ FLUSH_SECONDS: Final = 3.0
 
 
 def tracing(settings: Settings, environ: Mapping[str, str], stack: AsyncExitStack) -> Tracing | None:
-    """Return what traces requests; None if no variable asks for it, or if it cannot be had.
+    """Return the tracing of requests; None if no variable asks for it, or if it is not available.
 
-    That is no reason not to serve, and is logged. The last spans are exported when `stack` ends.
+    In the latter case, the gateway logs that and serves without it. The last spans are exported when `stack`
+    ends.
     """
     try:
         exporter = environment.exporter(environ)

@@ -29,7 +29,7 @@ from gateway.telemetry.metrics import Metrics
 def key_ring(
     settings: Settings, metrics: Metrics, on_change: Callable[[str, KeySet], None], stack: AsyncExitStack
 ) -> tuple[KeyRing, Introspector | None]:
-    """Return the keys of all issuers, and what asks those of opaque tokens; closed when `stack` ends.
+    """Return the keys of all issuers, and the introspector; both are closed when `stack` ends.
 
     `on_change` is called with an issuer's name and its new keys. None: no issuer has opaque tokens.
     """
@@ -87,14 +87,14 @@ class Assertions:
             await self.keys.close()
 
     def dependencies(self) -> dict[str, Dependency]:
-        """Return what `/readyz` checks: without a key, no request of a user can be served."""
+        """Return the dependency for `/readyz`: without a key, no request of a user can be served."""
         keys = self.keys
         return (
             {} if keys is None else {"assertion_keys": Dependency(partial(_can_sign, keys), essential=True)}
         )
 
     def before(self, exchange: ExchangeFactory) -> ExchangeFactory:
-        """Return what also publishes the keys."""
+        """Return a factory of exchanges that also publishes the keys."""
         return exchange if self.published is None else self.published.before(exchange)
 
 
@@ -107,7 +107,7 @@ async def _can_sign(keys: AssertionKeys) -> Finding:
 
 
 def assertion_key_store(assertion: model.Assertion, postgres: Postgres) -> KeyStore:
-    """Return where the keys of assertions are kept."""
+    """Return the store of the keys of assertions."""
     return AssertionKeyRows(postgres) if assertion.key_file is None else KeyFile(assertion.key_file)
 
 

@@ -1,4 +1,4 @@
-"""What `/readyz` checks, and what the metrics read at each scrape: values that no event reports."""
+"""The dependencies for `/readyz`, and the values that metrics read at each scrape, without an event."""
 
 import math
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ def checked_dependencies(
     streams: Mapping[str, Stream],
     users: SourceDatabase | None,
 ) -> dict[str, Dependency]:
-    """Return what `/readyz` checks, by name."""
+    """Return the dependencies that `/readyz` checks, by name."""
     cache = settings.cache
     names = [issuer.name for issuer in settings.issuers]
     unchecked = settings.revocation.on_unavailable == "allow"
@@ -50,7 +50,7 @@ def watch_memory(
     keys: KeyRing,
     upstreams: Upstreams,
 ) -> None:
-    """Let the metrics read what this process holds: caches, keys and connections to upstreams."""
+    """Let the metrics read the state of this process: caches, keys and connections to upstreams."""
     metrics.prepare(issuers, CATALOGUE.values())
     metrics.cache_entries.read(("tokens",), lambda: len(tokens))
     metrics.cache_entries.read(("users",), lambda: local.users)

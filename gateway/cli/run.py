@@ -46,7 +46,7 @@ def run(*, config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 
 def _watch(config: Path) -> "FileWatch":
-    """Take note of the contents of all files that the settings are read from, before they are read."""
+    """Record the contents of all files that the settings are read from, before they are read."""
     from gateway.settings.reading.environment import Overrides
     from gateway.workers.file_watch import FileWatch
 

@@ -380,7 +380,7 @@ class Validity:
     until: float
     """By the clock of the local tier."""
     ticket: int
-    """No change that was heard of up to here concerns it."""
+    """No change that was received up to here concerns it."""
 
 
 class StoreUnavailable(Exception):

@@ -1,6 +1,6 @@
 """The identity tiers together: which user is behind a token, and whether the token is revoked.
 
-Memory answers first (`recall`), while the worker hears of every change. Redis answers next. One read returns
+Memory answers first (`recall`), while the worker receives every change. Redis answers next. One read returns
 the user, the revocations, the marker of the blacklist and the epoch. The document of a user counts in the
 epoch in which it was stored. A missing revocation counts while there is an epoch, because then some worker
 carries the changes from Postgres to Redis. Postgres answers if Redis does not know the user: one query serves
@@ -87,7 +87,7 @@ class IdentityResolver:
     A user from Redis counts for `user_ttl`, and for `stale_if_error` longer while Postgres is down. A missing
     user counts for `negative_ttl`, or for a second if the token was issued within `creation_grace`. With
     `unchecked_allowed` (`revocation.on_unavailable: allow`), known users pass if no store can check
-    revocations. `believes` tells whether this process has heard of every change in an epoch. If it has not,
+    revocations. `believes` tells whether this process has received every change in an epoch. If it has not,
     the workers that fill Redis may have missed changes, too, and Postgres answers for users and revocations
     both. `clock` gives Unix seconds. The caller opens and closes the stores, the local tier and the
     blacklist.

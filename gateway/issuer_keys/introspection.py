@@ -57,10 +57,10 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class IntrospectionObserver(Protocol):
-    """What the metrics want to know."""
+    """Counts calls for the metrics."""
 
     def introspected(self, issuer: str, result: Result, seconds: float) -> None:
-        """Take note of one call (`introspections_total`, `introspection_duration_seconds`)."""
+        """Count a call (`gateway_introspections_total`), and its time."""
         ...
 
 

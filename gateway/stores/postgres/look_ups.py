@@ -166,7 +166,7 @@ async def find_with_revocations(
 async def find_revocations(
     connection: Connection, iss: str, issuer_name: str, jti: str | None, user_id: str | None
 ) -> Revocations:
-    """Return what is known against a token whose user, if it has one, is kept elsewhere."""
+    """Return the revocations that concern a token whose user, if it has one, is kept elsewhere."""
     row = await connection.fetchrow(_FIND_REVOCATIONS, iss, user_id, issuer_name, jti)
     if row is None:
         raise ValueError("a query that always has one row had none")

@@ -13,7 +13,7 @@
 | `revoked:user:<user id>`, `revoked:issuer:<realm>` | a Unix time: tokens issued by then are revoked |
 | `revocations:loaded` | the marker of a complete blacklist |
 | `revocations:records`, `:fillings`, `:filled`, `:era`, `:loading:<id>` | records of the blacklist |
-| `revocations:turn` | a lock: a process fills the blacklist for all that hear of no changes |
+| `revocations:turn` | a lock: one process fills the blacklist for all that receive no changes |
 | `limit:<limit>:<period>:<digest>` | a budget of a limit (`scripts.limits`); the digest is the subject's |
 | `limits:era` | the name of the time since which Redis has lost no budget |
 | `limits:workers` | the workers that share the budgets, by their latest heartbeat |
