@@ -122,7 +122,7 @@ class House:
 
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[None]:
-        """Lend a gateway that tests share to one of them: its log and its upstream remember nothing of others."""
+        """Lend a shared gateway to a test: its log and its upstream remember nothing of other tests."""
         # Others may have stopped its stores, and while they ran, its event loop stood still.
         await self.ready()
         self.new_log()
