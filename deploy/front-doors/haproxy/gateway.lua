@@ -1,4 +1,4 @@
--- Asks the gateway about a request with HAProxy's own HTTP client, and sets what it says, or answers with its denial.
+-- Asks the gateway about a request with HAProxy's own HTTP client, and sets the headers of the answer, or sends the denial.
 local GATEWAY = "http://gateway:8081/forward-auth"
 local TIMEOUT = 2000 -- milliseconds
 -- HAProxy's HTTP client ends the whole of HAProxy 2.6 if a question has nearly tune.http.maxhdr (101) headers.
