@@ -175,6 +175,12 @@ GOOD: Final[dict[str, Values]] = {
         "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["db"]}],
         "deployment": {"podAnnotations": {"a": "b"}, "podLabels": {"c": "d"}, "labels": {"e": "f"}},
     },
+    "keys of assertions in a file": {
+        "config": {"assertion": {"key_file": "/var/lib/gateway/assertion.json"}},
+        "extraVolumes": [{"name": "keys", "persistentVolumeClaim": {"claimName": "gateway-keys"}}],
+        "extraVolumeMounts": [{"name": "keys", "mountPath": "/var/lib/gateway"}],
+    },
+    "keys of assertions in Postgres": {"config": {"assertion": {"algorithm": "EdDSA"}}},
     "records": {
         "config": {"record": {"directory": "/var/lib/gateway/records"}},
         "extraVolumes": [{"name": "records", "emptyDir": {"sizeLimit": "300Mi"}}],

@@ -132,6 +132,10 @@ BAD: Final[dict[str, tuple[Values, str]]] = {
         },
         "config.record.directory must be in a volume",
     ),
+    "keys of assertions in a folder that cannot be written": (
+        {"config": {"assertion": {"key_file": "/var/lib/gateway/assertion.json"}}},
+        "config.assertion.key_file must be in a volume",
+    ),
     "a variable twice": (
         {"extraEnv": [{"name": "GATEWAY_POSTGRES__DSN", "value": "postgresql://db/x"}]},
         "GATEWAY_POSTGRES__DSN is in extraEnv and in existingSecret",

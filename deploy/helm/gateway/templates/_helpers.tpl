@@ -119,6 +119,17 @@ decision.grpc_listen: decision.grpc
 {{- fail "config.record.directory must be in a volume that can be written, because the root filesystem cannot: mount one by extraVolumes and extraVolumeMounts" -}}
 {{- end -}}
 {{- end -}}
+{{- $assertion := get $config "assertion" -}}
+{{- $file := kindIs "map" $assertion | ternary (get (default dict $assertion) "key_file") "" -}}
+{{- if $file -}}
+{{- $in := list -}}
+{{- range .Values.extraVolumeMounts -}}
+{{- if hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) $file -}}{{- $in = append $in .name -}}{{- end -}}
+{{- end -}}
+{{- if not $in -}}
+{{- fail "config.assertion.key_file must be in a volume that all pods share, because the gateway writes its keys there: mount one by extraVolumes and extraVolumeMounts, or leave key_file out, and the keys are in Postgres" -}}
+{{- end -}}
+{{- end -}}
 {{- $text := toYaml $config -}}
 {{- if or (regexMatch "://[^/@\\s:]*:[^/@\\s$][^/@\\s]*@" $text) (regexMatch "://[^\\s\"']*[?&][a-z_]*password=[^&\\s\"'$]" $text) -}}
 {{- fail "config has a URL with a password: put it into the Secret that existingSecret names, or write ${NAME} and set NAME in extraEnv from a Secret" -}}
