@@ -102,6 +102,10 @@ def test_a_case_that_fails_is_reported_with_its_line(config: Path) -> None:
         ("cases:\n  - {request: {path: /}, user: {status: x}, expect: allow}", "user.status must be one of"),
         ("cases:\n  - {request: {path: /, at: 2026-01-01}, expect: allow}", "with its zone"),
         ("cases:\n  - {request: {path: /}, expect: {verdict: allow, route: x}}", "there is no route 'x'"),
+        (
+            "cases:\n  - request: {path: /}\n    expect: deny\n    expect: allow",
+            ":4: 'expect' is given twice: remove this one or the one on line 3",
+        ),
         ("cases: [", "not YAML"),
     ],
 )

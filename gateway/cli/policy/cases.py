@@ -53,6 +53,10 @@ def read(file: Path, settings: "Settings") -> list[Expected]:
         raise CaseMistake(f"{place}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise CaseMistake(f"{file}: cannot be read: {error}") from error
+    if document.faults:
+        # Of two expectations, the last one alone would count.
+        where, mistake, fix = document.faults[0]
+        raise CaseMistake(f"{file}:{document.line(where)}: {where[-1]!r} {mistake}: {fix}")
     entries = document.data.get("cases")
     if not isinstance(entries, list) or not entries or len(document.data) > 1:
         raise CaseMistake(f"{file}:1: must have one key, `cases`, with a list")
