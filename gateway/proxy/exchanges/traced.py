@@ -20,7 +20,7 @@ from typing import Final
 from gateway.core.admission import Admission
 from gateway.core.model import Credential
 from gateway.core.reasons import Denial
-from gateway.core.requests.trace_context import TRACEPARENT, TRACESTATE, TraceParent, read
+from gateway.core.requests.trace_context import TRACEPARENT, TRACESTATE, TraceParent, parent_of
 from gateway.core.routes import path_of
 from gateway.proxy.context import ExchangeContext
 from gateway.proxy.downstream.connection import ClientConnection
@@ -43,7 +43,6 @@ _PARENT: Final = frozenset({TRACEPARENT})
 _BOTH: Final = frozenset({TRACEPARENT, TRACESTATE})
 # The end of `tracestate: ` in every usual spelling.
 _STATE_MARK: Final = b"tate: "
-_UNSAMPLED_FIELD: Final = b"%btraceparent: 00-%032x-%016x-00\r\n"
 
 
 def traced(
@@ -62,20 +61,21 @@ def traced(
     def exchange(
         client: ClientConnection, incoming: AnyRequest, credential: Credential | None
     ) -> AnyExchange:
-        # Each call costs here: this, and `_send` of an unsampled exchange, is all that most requests pay.
-        values = [
-            value
-            for name, value in incoming.headers
-            if len(name) == _NAME_LENGTH and name.lower() == TRACEPARENT
-        ]
-        if not values:
-            trace = draw(128)
-            if trace & RATIO_BITS < bound:
-                return sampled(tracing, None, trace, context, client, incoming, credential)
-            begun = told(context, client, incoming, credential)
-            begun.request.trace = trace
-            return begun
-        parent = read(values[0]) if len(values) == 1 else None
+        # Each call costs here: this, and the head of an unsampled exchange, is all that most requests pay.
+        for name, _ in incoming.headers:
+            if len(name) == _NAME_LENGTH and name.lower() == TRACEPARENT:
+                return continued(client, incoming, credential)
+        trace = draw(128)
+        if trace & RATIO_BITS < bound:
+            return sampled(tracing, None, trace, context, client, incoming, credential)
+        begun = told(context, client, incoming, credential)
+        begun.request.trace = trace
+        return begun
+
+    def continued(
+        client: ClientConnection, incoming: AnyRequest, credential: Credential | None
+    ) -> AnyExchange:
+        parent = parent_of(incoming.headers)
         trace, is_sampled = sampling.begin(parent)
         if is_sampled:
             return sampled(tracing, parent, trace, context, client, incoming, credential)
@@ -86,14 +86,13 @@ def traced(
     return exchange
 
 
-def _with_parent(admission: Admission, traceparent: bytes, dropped: Collection[bytes]) -> Admission:
-    """Return an admission whose request names this parent, and has none of the fields `dropped`."""
+def _without(admission: Admission, dropped: Collection[bytes]) -> Admission:
+    """Return an admission whose request has none of these fields of the client."""
     forwarding = admission.forwarding
     lines = forwarding.fields.split(b"\r\n")[:-1]
     kept = (line for line in lines if line.partition(b":")[0].lower() not in dropped)
     forwarding = forwarding._replace(fields=b"".join(line + b"\r\n" for line in kept))
-    fields = b"%btraceparent: %b\r\n" % (admission.fields, traceparent)
-    return Admission(forwarding, fields, admission.claims, admission.decision)
+    return Admission(forwarding, admission.fields, admission.claims, admission.decision)
 
 
 class UnsampledExchange(Exchange):
@@ -101,24 +100,17 @@ class UnsampledExchange(Exchange):
 
     __slots__ = ()
 
-    def _send(self, admission: Admission, upstream: Upstream, connection: UpstreamConnection) -> None:
-        # As `_told` does, with fewer calls: most requests come here.
-        forwarding, trace = admission.forwarding, self.request.trace
-        if _STATE_MARK in forwarding.fields:
-            admission = _told(admission, trace, _BOTH)
-        else:
-            fields = _UNSAMPLED_FIELD % (admission.fields, trace, trace & RATIO_BITS)
-            admission = Admission(forwarding, fields, admission.claims, admission.decision)
-        Exchange._send(self, admission, upstream, connection)  # noqa: SLF001 -- `super()` takes longer
+    def _request_head(self, admission: Admission, host: bytes | None, ours: bytes = b"") -> bytes:
+        if _STATE_MARK in admission.forwarding.fields:
+            admission = _without(admission, _BOTH)
+        ours += _unsampled(self.request.trace)
+        return Exchange._request_head(self, admission, host, ours)  # noqa: SLF001 -- `super()` takes longer
 
 
-class ObservedUnsampledExchange(ObservedExchange):
+class ObservedUnsampledExchange(UnsampledExchange, ObservedExchange):
     """The same, logged."""
 
     __slots__ = ()
-
-    def _send(self, admission: Admission, upstream: Upstream, connection: UpstreamConnection) -> None:
-        super()._send(_told(admission, self.request.trace, _BOTH), upstream, connection)
 
 
 class CorrectedExchange(ObservedExchange):
@@ -139,16 +131,17 @@ class CorrectedExchange(ObservedExchange):
         self.request.trace = trace
         self._dropped = _dropped(parent)
 
-    def _send(self, admission: Admission, upstream: Upstream, connection: UpstreamConnection) -> None:
-        super()._send(_told(admission, self.request.trace, self._dropped), upstream, connection)
+    def _request_head(self, admission: Admission, host: bytes | None, ours: bytes = b"") -> bytes:
+        ours += _unsampled(self.request.trace)
+        return super()._request_head(_without(admission, self._dropped), host, ours)
 
 
-def _told(admission: Admission, trace: int, dropped: Collection[bytes]) -> Admission:
-    """Return an admission that tells the upstream of a trace that is not sampled.
+def _unsampled(trace: int) -> bytes:
+    """Return the field that tells the upstream of a trace that is not sampled.
 
     The span that it names is recorded nowhere, and so may have any id.
     """
-    return _with_parent(admission, b"00-%032x-%016x-00" % (trace, trace & RATIO_BITS), dropped)
+    return b"traceparent: 00-%032x-%016x-00\r\n" % (trace, trace & RATIO_BITS)
 
 
 def _dropped(parent: TraceParent | None) -> frozenset[bytes]:
@@ -193,8 +186,13 @@ class TracedExchange(ObservedExchange):
     def _send(self, admission: Admission, upstream: Upstream, connection: UpstreamConnection) -> None:
         self._end_attempt()
         self._failure = None
-        self._attempt = attempt = self._begin_attempt(admission, upstream, connection.owner)
-        super()._send(_with_parent(admission, attempt.traceparent, self._dropped), upstream, connection)
+        self._attempt = self._begin_attempt(admission, upstream, connection.owner)
+        super()._send(admission, upstream, connection)
+
+    def _request_head(self, admission: Admission, host: bytes | None, ours: bytes = b"") -> bytes:
+        if self._attempt is not None:
+            ours += b"traceparent: %b\r\n" % self._attempt.traceparent
+        return super()._request_head(_without(admission, self._dropped), host, ours)
 
     def _begin_attempt(self, admission: Admission, upstream: Upstream, endpoint: object) -> Span:
         method, route = admission.forwarding.method, admission.forwarding.route
