@@ -174,6 +174,20 @@ async def test_a_store_is_asked_each_time(world: World) -> None:
     assert b"X-Auth-Stale" not in dict(sent(await world.memo.admit(asking)))
 
 
+@pytest.mark.parametrize(("path", "subject"), [("/echo", "member"), ("/join", "ghost")])
+def test_before_it_waits_for_anything_it_sleeps_for_no_time(world: World, path: str, subject: str) -> None:
+    """Its caller runs the rest in a task."""
+    if subject == "ghost":
+        missing = Resolution(None, Tier.LOCAL, None, Tier.LOCAL)
+        world.directory.remembered[Identity(ISSUER, subject)] = missing
+    admitting = world.memo.admit(request(path, token(subject)))
+    assert admitting.send(None) is None
+    assert world.directory.asked == []
+    with pytest.raises(StopIteration) as ended:
+        admitting.send(None)
+    assert ended.value.value.user.id == f"id-{subject}"
+
+
 async def test_a_remembered_head_has_the_peer_and_scheme_of_its_request(world: World) -> None:
     remember(world, "member")
     asking = recurring("/echo", token())

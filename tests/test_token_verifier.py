@@ -1,6 +1,7 @@
 """Raw token → verified claims: every known way to forge one, and the memory of verified ones."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -270,8 +271,20 @@ async def test_keys_that_were_guesses_may_have_been_rotated(
     token = sign(payload(), rsa_key("next"), kid=kid)
     keys.on_refresh = lambda: keys.sets.update(main=KeySet.joined([KeySet([pem]), late]))
 
-    assert (await verified(verifier, token)).subject == "member"
-    assert keys.refreshed == ["main"]
+    # New keys verify the token, too.
+    assert await refused(verifier, sign(payload(), rsa_key("attacker"), kid=kid)) == "signature_invalid"
+    keys.sets["main"] = KeySet([pem])
+    assert (await verifier.verify(Credential.of(token))).key is late.keys[0]
+    assert keys.refreshed == ["main"] * 2
+
+
+async def test_a_rotated_key_of_that_name_that_does_not_fit_is_not_tried(
+    verifier: TokenVerifier, keys: FakeKeys
+) -> None:
+    keys.sets["main"] = KeySet([key_from_pem(rsa_key().pem())])
+    keys.on_refresh = lambda: keys.sets.update(main=KeySet([key_from_jwk(ec_key().jwk(kid="next"))]))
+
+    assert await refused(verifier, sign(payload(), rsa_key("next"), kid="next")) == "signature_invalid"
 
 
 async def test_a_guess_that_fails_is_no_bad_signature_while_the_issuer_is_silent(
@@ -362,6 +375,51 @@ async def test_no_claim_is_looked_at_before_the_signature(verifier: TokenVerifie
     assert await refused(verifier, forged) == "signature_invalid"
 
 
+async def test_an_issuer_s_own_type_is_no_other_issuer_s(keys: FakeKeys, clock: Clock) -> None:
+    own = replace(SECOND, token_types=frozenset({"own+jwt"}))
+    verifier = TokenVerifier([MAIN, own], keys, clock=clock)
+
+    await verified(verifier, sign(payload(iss=OTHER), rsa_key("second"), typ="own+jwt"))
+    assert await refused(verifier, sign(payload(iss=OTHER), rsa_key("second"))) == "token_type_invalid"
+    assert await refused(verifier, sign(payload(), rsa_key(), typ="own+jwt")) == "token_type_invalid"
+
+
+TENANTS = replace(
+    MAIN, issuer="https://{tenant}.example.com/", tenants="any", algorithms=frozenset({"RS256"})
+)
+ACME = payload(iss="https://acme.example.com/")
+
+
+@pytest.mark.parametrize(
+    ("known", "heard", "token", "reason", "realm"),
+    [
+        (key_set(rsa_key()), True, sign(ACME, ec_key()), "algorithm_not_allowed", "main/acme"),
+        (key_set(ec_key()), True, sign(ACME, rsa_key(), kid="ec"), "algorithm_not_allowed", "main/acme"),
+        (key_set(rsa_key()), True, sign(ACME, rsa_key("b"), kid="rsa"), "signature_invalid", "main/acme"),
+        (key_set(rsa_key()), True, sign(ACME, rsa_key("b")), "key_unknown", "main"),
+        (key_set(rsa_key()), False, sign(ACME, rsa_key("b")), "keys_unavailable", "main"),
+        (
+            KeySet([key_from_pem(rsa_key().pem())]),
+            False,
+            sign(ACME, rsa_key("b")),
+            "keys_unavailable",
+            "main",
+        ),
+        (None, True, sign(ACME, rsa_key()), "issuer_untrusted", "main"),
+        (None, False, sign(ACME, rsa_key()), "keys_unavailable", "main"),
+    ],
+)
+async def test_a_denial_names_the_issuer_and_the_keys_that_it_depends_on(
+    clock: Clock, known: KeySet | None, heard: bool, token: bytes, reason: str, realm: str
+) -> None:
+    keys = FakeKeys()
+    keys.sets["main/acme"], keys.heard = known, heard
+    with pytest.raises(Denial) as caught:
+        await verified(TokenVerifier([TENANTS], keys, clock=clock), token)
+    denial = caught.value
+    assert (denial.reason.code, denial.issuer, denial.realm) == (reason, "main", realm)
+
+
 # Keys that change -------------------------------------------------------------------------------
 
 
@@ -401,7 +459,7 @@ async def test_an_issuer_without_keys_is_our_fault_not_the_tokens(
 
 async def test_only_the_claims_that_are_read_are_kept(clock: Clock) -> None:
     keys = FakeKeys(main=KeySet([key_from_jwk(rsa_key().jwk())]))
-    reads_one = TokenVerifier([MAIN], keys, clock=clock, claims_read=frozenset({"acr"}))
+    reads_one = TokenVerifier([MAIN], keys, clock=clock, claims_read=frozenset({"acr", "amr"}))
     assert dict((await verified(reads_one, sign(payload(acr="2", other="x"), rsa_key()))).payload) == {
         "acr": "2"
     }

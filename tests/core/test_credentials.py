@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 from urllib.parse import quote
@@ -64,7 +65,7 @@ def test_authorization_is_taken_first_and_left_alone() -> None:
 def test_a_token_moves_from_its_cookie_to_authorization(sent: bytes, rest: bytes | None) -> None:
     host = (b"Host", b"example.com")
     presented = find(request(host, cookie(sent)), "", EVERYWHERE)
-    assert (presented.token, presented.place) == (TOKEN, Place.COOKIE)
+    assert (presented.token, presented.place, presented.query) == (TOKEN, Place.COOKIE, "")
     kept = () if rest is None else (cookie(rest),)
     assert presented.request.headers == (host, *kept, BEARER)
 
@@ -159,12 +160,19 @@ def test_places_that_a_route_does_not_name_are_not_looked_at() -> None:
     assert caught.value.reason is CREDENTIALS_MISSING
 
 
+@pytest.mark.parametrize("value", [b"session=" + TOKEN, b"bearer." + TOKEN, b"bearer, " + TOKEN])
+def test_a_token_in_another_field_is_none(value: bytes) -> None:
+    refused(CREDENTIALS_MISSING, (b"X-Cookie", value))
+
+
 def test_a_token_in_the_query_is_for_get_alone() -> None:
     refused(CREDENTIALS_MALFORMED, query=f"?access_token={TOKEN.decode()}", method="POST")
 
 
 def test_a_token_from_elsewhere_has_the_limit_of_authorization() -> None:
     refused(TOKEN_TOO_LARGE, cookie(b"session=" + b"a" * (MAX_TOKEN_BYTES + 1)))
+    longest = b"a" * MAX_TOKEN_BYTES
+    assert find(request(cookie(b"session=" + longest)), "", EVERYWHERE).token == longest
 
 
 # What stays, to the byte -----------------------------------------------------------------------------
@@ -207,6 +215,14 @@ def test_the_other_cookies_are_untouched(before: list[bytes], after: list[bytes]
     assert presented.request.headers == ((cookie(rest), BEARER) if rest else (BEARER,))
 
 
+@pytest.mark.parametrize("field", [cookie, offer])
+@pytest.mark.parametrize("value", [b"", b" a"])
+def test_another_field_of_that_name_is_untouched(field: Callable[[bytes], Header], value: bytes) -> None:
+    token = cookie(b"session=" + TOKEN) if field is cookie else offer(b"bearer." + TOKEN)
+    presented = find(request(field(value), token), "", EVERYWHERE)
+    assert presented.request.headers == (field(value), BEARER)
+
+
 _names = st.sampled_from([b"Cookie", b"Sec-WebSocket-Protocol", b"X"])
 
 
@@ -244,6 +260,8 @@ ALLOWED = frozenset({"https://other.example.com", "https://app.example.com:8443"
 )
 def test_an_own_or_allowed_origin_may_use_the_cookie(origin: bytes) -> None:
     check_origin(with_cookie((b"Origin", origin)), ALLOWED, upgrade=True)
+    if origin.startswith(b"https"):
+        check_origin(with_cookie((b"Origin", origin), scheme="https"), ALLOWED, upgrade=True)
 
 
 @pytest.mark.parametrize(
@@ -278,8 +296,9 @@ def test_a_page_without_tls_may_not_use_the_cookie_of_one_with() -> None:
     assert caught.value.reason is ORIGIN_NOT_ALLOWED
 
 
-def test_reading_with_a_cookie_needs_no_origin() -> None:
-    check_origin(with_cookie(), frozenset(), upgrade=False)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+def test_reading_with_a_cookie_needs_no_origin(method: str) -> None:
+    check_origin(with_cookie(method=method), frozenset(), upgrade=False)
 
 
 def test_a_token_that_a_page_must_know_needs_no_origin() -> None:
@@ -298,3 +317,4 @@ def test_a_name_that_was_offered_may_be_answered(sent: bytes, answer: bytes | No
     assert subprotocol_answer([offer(sent)], EVERYWHERE) == answer
     assert subprotocol_answer([offer(sent)], CredentialSources(cookie="session")) is None
     assert subprotocol_answer([offer(sent)], None) is None
+    assert subprotocol_answer([offer(sent), offer(b"v2.chat")], EVERYWHERE) == answer

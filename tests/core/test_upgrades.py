@@ -24,6 +24,8 @@ def test_an_allowed_protocol_is_kept_as_it_was_written(protocol: bytes, connecti
 def test_the_field_names_have_no_case() -> None:
     sent = request((b"CONNECTION", b"upgrade"), (b"uPGRADE", b"websocket"))
     assert requested(sent, WEBSOCKET) == b"websocket"
+    # Connection is a list, and may come in several fields (RFC 9110 §5.3).
+    assert requested(request(*asking(b"websocket"), (b"Connection", b"x")), WEBSOCKET) == b"websocket"
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,7 @@ def test_the_field_names_have_no_case() -> None:
         request(*asking(b"websocket"), may_upgrade=False),
         request((b"Upgrade", b"websocket")),
         request((b"Connection", b"Upgrade")),
+        request((b"Upgrade", b"websocket"), (b"X-Connection", b"Upgrade")),
         request(*asking(b"websocket", b"keep-alive")),
         request(*asking(b"websocket", b"upgrades")),
         request(*asking(b"websocket, spdy/3")),
@@ -53,6 +56,8 @@ def test_nothing_is_switched_where_nothing_is_allowed() -> None:
 @pytest.mark.parametrize("protocol", [b"websocket", b"custom", b"custom/1.0"])
 def test_a_star_allows_any(protocol: bytes) -> None:
     assert requested(request(*asking(protocol)), ANY) == protocol
+    for odd in (b"", b" ", protocol + b" x", protocol + b", x", protocol + b"/", protocol + b"\xe4"):
+        assert requested(request(*asking(odd)), ANY) is None
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ def test_good_claims_become_values() -> None:
     assert (read.scopes, read.roles) == (("orders:read", "orders:write"), ("admin", "owner"))
     assert (read.issued_at, read.expires_at) == (NOW, NOW + 300)
     assert read.good_until == NOW + 300 + 30
+    assert verify(token, replace(MAIN, leeway=7.0), NOW).good_until == NOW + 300 + 7
     assert read.payload == token
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.core.model import JSON, ClaimPaths, Claims, Issuer, Scalar, TenantPath
 from gateway.core.reasons import Denial
-from gateway.core.tokens.claims import meant_date, verify
+from gateway.core.tokens.claims import MAX_DATE, meant_date, verify
 from tests.tokens import AUDIENCE, ISSUER, claims, without
 
 NOW = 1_700_000_000.0
@@ -98,7 +98,7 @@ OTHERS: tuple[dict[str, JSON], ...] = (
     {"typ": "Refresh"}, {"typ": "Offline"}, {"typ": "Logout"}, {"token_use": "refresh"}, {"events": {}},
     {"typ": "Refresh", "nonce": "n"}, {"events": {}, "token_use": "id"},
     {"typ": "Refresh", "token_use": "id"}, {"token_use": "Refresh_Token"}, {"token_type": "refresh"},
-    {"type": "refresh"},
+    {"type": "refresh"}, {"token_use": "refresh", "typ": "ID"},
 )  # fmt: skip
 
 
@@ -172,6 +172,10 @@ def test_a_configured_tenant_must_be_there() -> None:
     assert refused(strict, tid=None).reason.code == "claim_missing"
     optional = replace(MAIN, claims=ClaimPaths(tenant=TenantPath("tid")))
     assert accepted(optional).tenant is None
+    of_pattern = replace(MAIN, tenant="acme", claims=ClaimPaths(tenant=None))
+    read = accepted(of_pattern, tenant_id="umbrella")
+    assert (read.tenant, read.realm) == ("acme", "main/acme")
+    assert accepted(replace(of_pattern, tenant=None), tenant_id="umbrella").tenant is None
 
 
 def test_several_paths_are_joined() -> None:
@@ -181,6 +185,7 @@ def test_several_paths_are_joined() -> None:
     assert read.scopes == ("orders:read", "orders:write", "admin")
     assert read.roles == ("orders:read", "admin", "62e9")
     assert accepted(entra).scopes == ()
+    assert accepted(entra, roles=["admin"]).scopes == accepted(entra, roles=["admin"]).roles == ("admin",)
     assert refused(entra, scp="a", roles=[7]).reason.code == "claim_malformed"
 
 
@@ -216,6 +221,10 @@ TEXT = "`exp` is text, and must be a number of seconds"
         ),
         ("1700000300", TEXT, 1_700_000_300.0),
         ("1700000300000", TEXT, 1_700_000_300.0),
+        ("0", TEXT, 0.0),
+        (str(MAX_DATE), TEXT, MAX_DATE),
+        (MAX_DATE * 1000, MILLISECONDS, MAX_DATE),
+        (MAX_DATE * 1000 + 1, "`exp` is not a date between 1970 and 9999", None),
         ("tomorrow", TEXT, None),
         ("nan", TEXT, None),
         (-1, "`exp` is not a date between 1970 and 9999", None),
