@@ -1,6 +1,7 @@
 """The OpenAPI document is valid, and the API conforms to it for all requests."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -14,6 +15,7 @@ from schemathesis.core.result import Ok
 from schemathesis.specs.openapi import checks
 
 from tests.admin.client import TOKEN, Api
+from tests.docs.pages import DOCS
 from tests.harness import token
 
 Case: TypeAlias = schemathesis.Case[Any]
@@ -53,6 +55,27 @@ async def test_the_description_is_valid_openapi_3_1(api: Api) -> None:
     broken = {**schema.raw_schema, "paths": {"/users": {"get": {"responses": []}}}}
     with pytest.raises(Exception, match="is not of type"):
         schemathesis.openapi.from_dict(broken).validate()
+
+
+@session
+async def test_the_page_has_every_operation_and_parameter(api: Api) -> None:
+    """The table of docs/admin-api.md. `after` and `limit` of lists are described once, below it."""
+    text = (DOCS / "admin-api.md").read_text(encoding="utf-8")
+    written: dict[str, set[str]] = {}
+    for row in re.findall(r"^\| (`(?:GET|POST|PATCH|DELETE) /[^|]*) \|", text, re.MULTILINE):
+        for operation, query in re.findall(r"`([A-Z]+ /[^`]*)`(?: `\?([^`]*)`)?", row):
+            written[operation] = set(re.findall(r"(\w+)=", query))
+    paths = (await api.get("/openapi.json")).json["paths"]
+    described = {
+        f"{method.upper()} {path}": {
+            each["name"]
+            for each in operation.get("parameters", ())
+            if each["in"] == "query" and (each["name"] not in {"after", "limit"} or path == "/limits")
+        }
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+    }
+    assert written == described
 
 
 @session
