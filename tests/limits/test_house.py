@@ -321,16 +321,29 @@ async def test_a_clock_of_redis_that_goes_back_locks_no_one_out(
         assert await spend(all_workers.workers[1:], "small", 20) in (14, 15)
 
 
-async def test_a_limit_that_is_made_faster_locks_no_one_out_as_the_slow_one_would(
+@pytest.mark.parametrize(
+    ("amount", "left"), [(40, 25), (21, 6), (20, 5), (16, 1), (10, 0)], ids=lambda value: str(value)
+)
+async def test_what_was_spent_counts_under_another_rate_of_that_name(
+    redis_url: str, client: Redis, amount: int, left: int
+) -> None:
+    async with floor(redis_url, client, SMALL, workers=1) as before:
+        assert await spend(before.workers, "small", 15) == 15
+    changed = Limit("small", "user", "rate", amount, period=3600.0, burst=amount)
+    async with floor(redis_url, client, changed, workers=1) as after:
+        assert await spend(after.workers, "small", 50) == left
+
+
+async def test_a_limit_that_is_made_smaller_locks_no_one_out_for_longer_than_it_takes_to_fill_twice(
     redis_url: str, client: Redis
 ) -> None:
     async with floor(redis_url, client, SMALL, workers=1) as before:
         assert await spend(before.workers, "small", 30) == 20
-    faster = Limit("small", "user", "rate", 20, period=0.2, burst=20)
-    async with floor(redis_url, client, faster, workers=1) as after:
+    smaller = Limit("small", "user", "rate", 2, period=1.0, burst=2)
+    async with floor(redis_url, client, smaller, workers=1) as after:
         worker = after.workers[0]
         assert not await worker.take("small")
-        assert worker.house.budgets["small"].purse("ann").retry_at - after.clock() <= 0.4
+        assert worker.house.budgets["small"].purse("ann").retry_at - after.clock() <= 2.0
 
 
 def test_what_a_subject_takes_is_bounded() -> None:

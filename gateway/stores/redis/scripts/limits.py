@@ -4,8 +4,9 @@ A budget is a text of numbers, `<base> <epoch> <now> <before>`. `base` is of a r
 microseconds) at which its bucket is full, of a quota what was spent, of a concurrency 0. `now` and `before`
 are the tokens that workers hold in advance (of a concurrency: all that they hold), by the epoch in which they
 were put on record. An epoch is `LEASE_SECONDS` long. What was put on record before the last epoch is
-forgotten: its worker spends it no more, or has ended. A quota has one number more: of what was spent, the
-part that Redis had to be told.
+forgotten: its worker spends it no more, or has ended. A rate has one number more: the nanoseconds in which
+one token comes, by which `base` was counted. A quota has one, too: of what was spent, the part that Redis
+had to be told.
 """
 
 from typing import Final
@@ -69,7 +70,10 @@ for i = 3, #KEYS do
             current, before = 0, 0
         end
         if kind == 'rate' then
-            -- A slower limit of that name, before a change of the configuration, may have lacked more time.
+            -- Under another rate, before a change of the configuration, the same tokens took another time.
+            local was, own = tonumber(told) or 0, math.floor(interval * 1000 + 0.5)
+            if was > 0 and was ~= own then base = now + math.max(0, base - now) / was * own end
+            told = own
             base = math.min(base, now + 2 * capacity * interval)
             base = math.max(base, now + (current + before) * interval)
         elseif kind == 'quota' then
@@ -100,8 +104,8 @@ for i = 3, #KEYS do
         if kind == 'rate' then
             base = base + (granted + ahead) * interval
             wait = math.max(0, base - now - (capacity - 1) * interval)
-            redis.call('SET', KEYS[i], string.format('%.2f %d %d %d', base, epoch, current, before),
-                'PX', math.ceil(math.max(0, base - now) / 1000 + length / 500))
+            held = string.format('%.2f %d %d %d %.0f', base, epoch, current, before, told)
+            redis.call('SET', KEYS[i], held, 'PX', math.ceil(math.max(0, base - now) / 1000 + length / 500))
         elseif kind == 'quota' then
             base = base + granted + ahead
             wait = math.max(0, ends * 1000 - now)
