@@ -62,14 +62,14 @@ def replay(
 def replay_pasted(
     directory: Annotated[Path | None, typer.Argument(help="Where the recorded files are.")] = None,
 ) -> None:
-    """Answer the question of `gateway.replay.apart`, from stdin."""
+    """Answer the question of `gateway.replay.own_process`, from stdin."""
     import orjson
 
-    from gateway.replay import apart
+    from gateway.replay import own_process
     from gateway.replay.records import Unreadable
     from gateway.settings import ConfigurationError, load_pasted
 
-    apart.bound_this_process()
+    own_process.bound_this_process()
     question = orjson.loads(sys.stdin.buffer.read())
     answer: dict[str, object] = {}
     try:
@@ -86,12 +86,12 @@ def replay_pasted(
 
 
 def _answered(settings: "Settings", text: str | None, directory: Path | None) -> dict[str, object]:
-    from gateway.replay import apart
+    from gateway.replay import own_process
     from gateway.replay.comparison import compare
 
     records = _uploaded(text) if text is not None else _records([directory] if directory else [], newest=True)
-    found = compare(islice(records, apart.AT_MOST), _decides(settings), None)
-    document = _document(found, apart.GROUPS, apart.SHOWN)
+    found = compare(islice(records, own_process.AT_MOST), _decides(settings), None)
+    document = _document(found, own_process.GROUPS, own_process.SHOWN)
     return {**document, "truncated": next(records, None) is not None}
 
 
@@ -114,9 +114,9 @@ def _configuration(file: Path) -> "Configuration":
 def _decides(settings: "Settings") -> "Configuration":
     from gateway import translation
     from gateway.replay.comparison import Configuration
-    from gateway.replay.decider import Moment
+    from gateway.replay.decider import RequestClock
 
-    moment = Moment()
+    moment = RequestClock()
     issuers = map(translation.issuer, settings.issuers)
     return Configuration(translation.routes(settings, moment), issuers, moment, translation.shadow(settings))
 

@@ -19,7 +19,7 @@ from gateway.explain.evidence import stores as evidence
 from gateway.explain.evidence.issuer_clocks import IssuerClocks
 from gateway.explain.evidence.keys import ColdKeys
 from gateway.explain.evidence.users import Users
-from gateway.explain.rehearsal import Rehearsal
+from gateway.explain.provisioning_dry_run import ProvisioningDryRun
 from gateway.explain.setup import Introspector, Keys, Setup
 from gateway.explain.steps import limits, route
 from gateway.explain.steps.stores import clock, revocation, tiers
@@ -121,11 +121,11 @@ class Explainer:
             self._learnt_revocations,
             hears="postgres" not in deaf,
         ) as resolver:
-            rehearsal = Rehearsal(self._setup, self._users)
+            dry_run = ProvisioningDryRun(self._setup, self._users)
 
             async def judged(headers: tuple[Header, ...]) -> Verdict:
                 return await judge(
-                    headers, request, self._setup, keys, resolver, rehearsal, trail.now, self._introspector
+                    headers, request, self._setup, keys, resolver, dry_run, trail.now, self._introspector
                 )
 
             verdict = meant = await judged(given.headers)
@@ -183,9 +183,9 @@ class Explainer:
             await _ask_directory(trail, claims, record, taken, self._users)
 
     async def _without_user(self, trail: Trail, claims: Claims, taken: Route) -> None:
-        rehearsal = Rehearsal(self._setup, self._users)
+        dry_run = ProvisioningDryRun(self._setup, self._users)
         try:
-            await missing_user.check(trail, claims, taken, rehearsal, self._users)
+            await missing_user.check(trail, claims, taken, dry_run, self._users)
         except StoreUnavailable as error:
             # Postgres answered just before.
             trail.blame(None, Cause.STORE_UNREACHABLE, f"Postgres cannot be used: {error.detail}")

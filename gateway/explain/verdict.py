@@ -14,7 +14,7 @@ from gateway.core.provisioning import claims_read
 from gateway.core.reasons import Denial
 from gateway.core.routes import RouteTable
 from gateway.explain.evidence.keys import ColdKeys
-from gateway.explain.rehearsal import Rehearsal
+from gateway.explain.provisioning_dry_run import ProvisioningDryRun
 from gateway.explain.setup import Introspector, Setup
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.resolver import IdentityResolver
@@ -155,7 +155,7 @@ async def judge(
     setup: Setup,
     keys: ColdKeys,
     resolver: ColdResolver,
-    rehearsal: Rehearsal,
+    dry_run: ProvisioningDryRun,
     now: float,
     introspector: Introspector | None = None,
 ) -> Verdict:
@@ -176,14 +176,14 @@ async def judge(
         ),
         resolver,
         HeaderPolicy(HeaderRules({})),
-        rehearsal,
+        dry_run,
     )
     try:
         admission = await pipeline.admit(replace(request, headers=(*request.headers, *headers)))
     except Denial as denial:
         return Verdict(denial.route, denial, resolver.resolution)
     newcomer: Newcomer | None = None
-    if rehearsal.user is not None:
+    if dry_run.user is not None:
         newcomer = "created"
     elif admission.claims is not None and admission.user is None:
         newcomer = "forwarded"

@@ -7,7 +7,7 @@ from gateway.core.model import Auth, Issuer, MissingUser, Route
 from gateway.core.reasons import Denial
 from gateway.core.shadow import OF_CONDITIONS, Shadow
 from gateway.core.tokens.claim_paths import claims_on
-from gateway.replay.decider import Decider, Moment, Outcome
+from gateway.replay.decider import Decider, Outcome, RequestClock
 from gateway.replay.records import Recorded
 
 
@@ -57,7 +57,7 @@ class Configuration:
     """One configuration, for recorded requests."""
 
     def __init__(
-        self, routes: Iterable[Route], issuers: Iterable[Issuer], moment: Moment, shadow: Shadow | None
+        self, routes: Iterable[Route], issuers: Iterable[Issuer], moment: RequestClock, shadow: Shadow | None
     ) -> None:
         routes, issuers = tuple(routes), tuple(issuers)
         self._decider = Decider(routes, issuers, moment)

@@ -65,7 +65,7 @@ class Outcome:
         return "allow" if self.denial is None else self.denial.reason.code
 
 
-class Moment:
+class RequestClock:
     """A clock that shows the time of the request that is decided."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Moment:
 class Decider:
     """One configuration. `moment` is the clock of the conditions of its routes."""
 
-    def __init__(self, routes: Iterable[Route], issuers: Iterable[Issuer], moment: Moment) -> None:
+    def __init__(self, routes: Iterable[Route], issuers: Iterable[Issuer], moment: RequestClock) -> None:
         routes = tuple(routes)
         self._moment = moment
         self._front = RouteTable(routes, forwards=True)

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.cli.replay import replay_pasted
 from gateway.core.model import JSON
-from gateway.replay import apart
+from gateway.replay import own_process
 from gateway.replay.recorder import SUFFIX
 
 CONFIGURATION: Final = """
@@ -38,7 +38,7 @@ def line(number: int) -> str:
 
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:  # noqa: ANN401 -- a function
-    monkeypatch.setattr(apart, "bound_this_process", lambda: None)
+    monkeypatch.setattr(own_process, "bound_this_process", lambda: None)
 
     def ask(
         records: str | None = None, directory: Path | None = None, configuration: str = CONFIGURATION
@@ -60,7 +60,7 @@ def test_changes_are_counted_and_some_of_them_listed(answer: Any) -> None:  # no
         "orders", "allow", "role_missing", 10,
     ]  # fmt: skip
     assert [each["path"] for each in group["requests"]] == [
-        f"/orders/{2 * number}" for number in range(apart.SHOWN)
+        f"/orders/{2 * number}" for number in range(own_process.SHOWN)
     ]
 
 
@@ -69,7 +69,7 @@ def test_the_newest_records_of_a_directory_are_decided(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(apart, "AT_MOST", 3)
+    monkeypatch.setattr(own_process, "AT_MOST", 3)
     (tmp_path / f"1790000000-1-1{SUFFIX}").write_text(line(0))
     (tmp_path / f"1790000001-1-2{SUFFIX}").write_text(line(1) + line(3) + line(5) + line(7)[:30])
     found = answer(directory=tmp_path)

@@ -15,7 +15,7 @@ import yaml
 
 from gateway import translation
 from gateway.cli.policy.cases import read
-from gateway.replay.decider import Decider, Moment
+from gateway.replay.decider import Decider, RequestClock
 from gateway.settings import Settings, load
 from tests.docs.pages import DOCS, PAGES, blocks, name, prose
 
@@ -122,7 +122,7 @@ def test_cases_of_a_policy_expect_what_the_configuration_decides(
 ) -> None:
     settings = checked(completed(BLOCKS[CASES[key]]), tmp_path, monkeypatch)
     (tmp_path / "cases.yaml").write_text(BLOCKS[key], encoding="utf-8")
-    moment = Moment()
+    moment = RequestClock()
     decider = Decider(translation.routes(settings, moment), map(translation.issuer, settings.issuers), moment)
     for expected in read(tmp_path / "cases.yaml", settings):
         outcome = decider.decide(expected.case)

@@ -12,7 +12,7 @@ from gateway.conditions.expression import Expression
 from gateway.core.model import JSON, Auth, Identity, Requirement, Route, User, UserStatus
 from gateway.core.shadow import Shadow
 from gateway.replay.comparison import Comparison, Configuration, compare
-from gateway.replay.decider import Moment
+from gateway.replay.decider import RequestClock
 from gateway.replay.records import Sample, Unreadable, decode, encode
 from tests.pipelines import MAIN, NOW, token
 from tests.pipelines import request as request_for
@@ -25,7 +25,7 @@ UNDECIDABLE: Final = "/mail"
 
 
 def configuration(routes: tuple[Route, ...], shadow: Shadow | None = None) -> Configuration:
-    return Configuration(routes, [MAIN], Moment(), shadow)
+    return Configuration(routes, [MAIN], RequestClock(), shadow)
 
 
 def changed(name: str, change: Callable[[Route], Route]) -> tuple[Route, ...]:

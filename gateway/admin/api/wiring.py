@@ -24,7 +24,7 @@ from gateway.core.model import Issuer
 from gateway.core.tokens.issuer_patterns import IssuerNames
 from gateway.explain import Explainer
 from gateway.explain.fixes.applying import Applier
-from gateway.explain.hindsight import Hindsight
+from gateway.explain.kept_denials import DenialExplainer
 from gateway.identity.local_cache import LocalCache
 from gateway.issuer_keys.introspection import Introspector
 from gateway.issuer_keys.keyring import KeyRing
@@ -77,11 +77,11 @@ def admin_api(parts: Parts, token: str | None, sessions: Sessions | None = None)
     write_through = WriteThrough(parts.local, parts.redis, IssuerNames(iss).by_iss)
     overview = Overview(parts.metrics, parts.admin, parts.workers, parts.history)
     explainer = parts.explainer
-    hindsight = Hindsight(
+    of_denials = DenialExplainer(
         explainer.setup, parts.keys, directory, users=explainer.users, clocks=explainer.clocks
     )
     applier = Applier(directory, rows, audit, write_through, IssuerNames(iss))
-    denials = Denials(parts.ring, parts.workers, hindsight)
+    denials = Denials(parts.ring, parts.workers, of_denials)
     operations = [
         *Users(directory, write_through, iss).operations(),
         *Revocations(rows, directory, write_through, applier, parts.issuers, parts.introspector).operations(),

@@ -16,7 +16,7 @@ from gateway.admin.api.problems import REQUEST_ID, RequestRefused, not_found
 from gateway.admin.health import Workers
 from gateway.admin.sign_in.sessions import PERSON
 from gateway.explain import Explanation
-from gateway.explain.hindsight import Hindsight
+from gateway.explain.kept_denials import DenialExplainer
 from gateway.telemetry.denials import SIZE, DenialFilter, DenialRecord, DenialRing, ring_of
 from gateway.telemetry.logs import hash_subject
 
@@ -34,9 +34,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 class Denials:
     """Reads the denials of this worker and, through `Workers`, of the others."""
 
-    def __init__(self, ring: DenialRing, workers: Workers | None, hindsight: Hindsight) -> None:
+    def __init__(self, ring: DenialRing, workers: Workers | None, explainer: DenialExplainer) -> None:
         self._ring = ring
-        self._hindsight = hindsight
+        self._explainer = explainer
         self._workers = workers
         self._streams: set[asyncio.Event] = set()
         self._closing = False
@@ -85,7 +85,7 @@ class Denials:
             raise not_found(
                 f"no worker keeps a denial with this request id: each has its latest {SIZE:,}, until it ends"
             )
-        return found[0], await self._hindsight.explain(found[0])
+        return found[0], await self._explainer.explain(found[0])
 
     async def _gather(self, wanted: DenialFilter) -> list[DenialRecord]:
         found = self._ring.latest(wanted)

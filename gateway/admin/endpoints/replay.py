@@ -16,7 +16,7 @@ from gateway.admin.api import models
 from gateway.admin.api.models import Model, instant
 from gateway.admin.api.operations import Answer, Operation, json, takes
 from gateway.admin.api.problems import FieldError, RequestRefused, invalid
-from gateway.replay import apart
+from gateway.replay import own_process
 from gateway.replay.recorder import SUFFIX
 from gateway.replay.records import Unreadable, decode
 
@@ -100,8 +100,8 @@ class Replays:
             )
         async with self._running:
             try:
-                found = await apart.ask(asked.configuration, asked.records, self._directory)
-            except apart.ReplayFailed as failed:
+                found = await own_process.ask(asked.configuration, asked.records, self._directory)
+            except own_process.ReplayFailed as failed:
                 log.warning("replay_failed", detail=str(failed))
                 raise RequestRefused(409, "replay_failed", f"The replay gave no answer: {failed}") from failed
         return json(_told(found))

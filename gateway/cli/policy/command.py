@@ -30,7 +30,7 @@ def decide_cases(
     """
     from gateway import translation
     from gateway.cli.policy.cases import CaseMistake, read
-    from gateway.replay.decider import Decider, Moment
+    from gateway.replay.decider import Decider, RequestClock
 
     settings = settings_or_exit(config)
     failed: list[dict[str, object]] = []
@@ -40,7 +40,7 @@ def decide_cases(
     except CaseMistake as mistake:
         output.err.print(str(mistake), markup=False, soft_wrap=True)
         raise typer.Exit(output.USAGE) from None
-    moment = Moment()
+    moment = RequestClock()
     decider = Decider(translation.routes(settings, moment), map(translation.issuer, settings.issuers), moment)
     for file, cases in written:
         for expected in cases:

@@ -39,7 +39,7 @@ _SLICE: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Requested:
     """What a person asked for."""
 
     export: str
@@ -110,7 +110,7 @@ def import_users(
     if dry_run and yes:
         output.fail("--dry-run and --yes exclude each other", "give only one of them", output.USAGE)
     asks = not dry_run and not yes
-    wish = Wish(
+    wish = Requested(
         export, issuer, tenant, tenant_column, role or [], roles_column, column, style, config, json
     )  # fmt: skip
     with arguments.opened(export) as file:
@@ -136,7 +136,7 @@ def _can_ask() -> bool:
     return sys.stdin.isatty()
 
 
-def _run(wish: Wish, file: BinaryIO, *, writes: bool, reports: bool) -> Result:
+def _run(wish: Requested, file: BinaryIO, *, writes: bool, reports: bool) -> Result:
     """Read the export once; create its users if `writes`. Exit when that fails."""
     from gateway.reconcile.imports import Candidates
     from gateway.reconcile.orphans import ScratchFailed, scratch
@@ -173,7 +173,7 @@ def _run(wish: Wish, file: BinaryIO, *, writes: bool, reports: bool) -> Result:
 
 
 async def _import(
-    wish: Wish,
+    wish: Requested,
     stores: Stores,
     file: BinaryIO,
     candidates: "Candidates",
@@ -277,7 +277,7 @@ def _tell_progress(result: Result, *, writes: bool) -> None:
         )
 
 
-def _report(wish: Wish, result: Result, *, writes: bool, lists: bool) -> None:
+def _report(wish: Requested, result: Result, *, writes: bool, lists: bool) -> None:
     from gateway.reconcile.imports import MEANS, Skip
 
     if wish.json:

@@ -1,6 +1,6 @@
 """What two subjects have to do with each other, beyond their spelling; and how they are shown.
 
-As in `core.text.spelling`, a likeness is a hint for people, and never a reason to admit.
+As in `core.text.spelling`, a similarity is a hint for people, and never a reason to admit.
 """
 
 import base64
@@ -50,7 +50,7 @@ _SHOWN: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
+class Similarity:
     """What one subject has to do with another."""
 
     kind: Kind
@@ -58,7 +58,7 @@ class Likeness:
     """After `differs`, or `it is`: see `sentence`."""
 
 
-def likeness(token: str, held: str) -> Likeness | None:
+def similarity(token: str, held: str) -> Similarity | None:
     """Return what the token's subject has to do with one that has a user; None if nothing is seen.
 
     Both should be in different spellings (`core.spelling.difference` finds nothing).
@@ -67,7 +67,7 @@ def likeness(token: str, held: str) -> Likeness | None:
         return None
     for kind, words, fold in _FOLDS:
         if fold(token) == fold(held):
-            return Likeness(kind, words)
+            return Similarity(kind, words)
     return _relation(token, held) or _relation(held, token, back=True)
 
 
@@ -103,30 +103,30 @@ _FOLDS: Final[tuple[tuple[Kind, str, Callable[[str], str]], ...]] = (
 )  # fmt: skip
 
 
-def _relation(a: str, b: str, *, back: bool = False) -> Likeness | None:
+def _relation(a: str, b: str, *, back: bool = False) -> Similarity | None:
     """Look for what program made `a` out of `b`. `back`: `a` is the one in the table."""
     which = "the one in the table" if back else "the token's"
     if _number(a, b) and not back:
-        return Likeness("number", "only in the way that the number is written")
+        return Similarity("number", "only in the way that the number is written")
     if _decoded(a) == b:
-        return Likeness("encoded", f"only in that {which} is in base64")
+        return Similarity("encoded", f"only in that {which} is in base64")
     if _hex(a) == b:
-        return Likeness("encoded", f"only in that {which} is in hexadecimal")
+        return Similarity("encoded", f"only in that {which} is in hexadecimal")
     if (separator := _prefixed(a, b)) is not None:
         word = a[: len(a) - len(b) - 1]
         if "://" in word or word.lower().startswith(("urn:", "mailto", "acct", "uri", "tag:")):
-            return Likeness("wrapped", f"only in that {which} is a URL or URN, which ends with the other")
+            return Similarity("wrapped", f"only in that {which} is a URL or URN, which ends with the other")
         of = "probably a provider or tenant"
-        return Likeness("prefix", f"only in a prefix before {separator!r}: {which} has it, {of}")
+        return Similarity("prefix", f"only in a prefix before {separator!r}: {which} has it, {of}")
     if _tagged(a, b):
-        return Likeness("tag", f"only in the tag after the plus sign, or in dots: {which} has it")
+        return Similarity("tag", f"only in the tag after the plus sign, or in dots: {which} has it")
     if "@" in a and a.partition("@")[0].casefold() == b.casefold() and len(b) >= _SHORTEST:
-        return Likeness("domain", f"only in that {which} has a domain after @")
+        return Similarity("domain", f"only in that {which} has a domain after @")
     if len(b) in _LENGTHS and len(a) > len(b) and a.startswith(b):
         cut = f"in that the other is cut off after {len(b)} characters, as by the length of a column"
-        return Likeness("truncated", cut)
+        return Similarity("truncated", cut)
     if (typed := _TYPED.fullmatch(a)) is not None and typed[1].strip("\"'") == b:
-        return Likeness("typed", f"only in that {which} is the text of a value with its type")
+        return Similarity("typed", f"only in that {which} is the text of a value with its type")
     return None
 
 

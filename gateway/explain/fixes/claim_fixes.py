@@ -12,7 +12,7 @@ from gateway.core.reasons import Denial
 from gateway.core.tokens.claim_paths import at_path
 from gateway.core.tokens.claims import CLIENTS
 from gateway.explain.answer import Fix
-from gateway.explain.fixes import whereabouts
+from gateway.explain.fixes import claim_places
 from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, shown, span, yaml_line
 
@@ -132,7 +132,7 @@ def of_clocks(trail: Trail, issuer: Issuer, *, ahead: float) -> Fix:
 def of_missing(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denial: Denial) -> Fix:
     """Return the fix for a claim that is required and missing."""
     path = denial.claim or ""
-    other = whereabouts.of_claim(payload, path)
+    other = claim_places.of_claim(payload, path)
     if other is None and path in _TENANTS:
         named = [name for name in _TENANTS if isinstance(payload.get(name), str)]
         if len(named) == 1:
@@ -163,7 +163,7 @@ def of_value(trail: Trail, payload: Mapping[str, JSON], issuer: Issuer, denial: 
     if accepted is None:
         return Fix("Let the issuer issue tokens that are not bound to a key (RFC 7800), for this client.")
     field = f"`{trail.field(issuer, 'expect')}`"
-    if value is None and (other := whereabouts.of_claim(payload, path)) is not None:
+    if value is None and (other := claim_places.of_claim(payload, path)) is not None:
         return Fix(
             f"The token has {shown(at_path(payload, other))} at `{other}`: {field} may name the wrong path."
         )

@@ -7,7 +7,7 @@ from gateway.core.model import Claims, Issuer, Route, User
 from gateway.core.tokens.claims import CLIENTS
 from gateway.explain import changes
 from gateway.explain.answer import Fix
-from gateway.explain.fixes import whereabouts
+from gateway.explain.fixes import claim_places
 from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, shown, yaml_line
 from gateway.stores.postgres.directory.user_rows import UserChanges
@@ -26,14 +26,14 @@ def _ours(issuer: Issuer) -> frozenset[str]:
 def of_scopes(trail: Trail, claims: Claims, route: Route) -> Fix:
     """Return the fix for scopes that the token lacks."""
     issuer, missing = issuer_of(trail, claims), route.require.scopes.difference(claims.scopes)
-    place = whereabouts.of_scopes(claims.payload, missing, _ours(issuer))
+    place = claim_places.of_scopes(claims.payload, missing, _ours(issuer))
     if place is not None:
         return _path_of_scopes(trail, issuer, place, missing)
     asked = (
         f"Let the client request the scopes {listed(sorted(missing))} from the issuer, and grant them there"
         f" to {_client(claims)}if it should have them."
     )
-    other = whereabouts.spelt_otherwise(missing, frozenset(claims.scopes))
+    other = claim_places.spelt_otherwise(missing, frozenset(claims.scopes))
     if other:
         names = "; ".join(f"{shown(wanted)} is {shown(held)} in the token" for wanted, held in other.items())
         return Fix(
@@ -49,7 +49,7 @@ def of_scopes(trail: Trail, claims: Claims, route: Route) -> Fix:
     return Fix(asked)
 
 
-def _path_of_scopes(trail: Trail, issuer: Issuer, place: whereabouts.Place, missing: frozenset[str]) -> Fix:
+def _path_of_scopes(trail: Trail, issuer: Issuer, place: claim_places.Place, missing: frozenset[str]) -> Fix:
     found = f"The token has {listed(sorted(missing))} at `{place.path}`"
     if place.separator in (None, " ") or place.separator == issuer.scope_separator:
         paths = [*issuer.claims.scopes, place.path]
@@ -68,8 +68,8 @@ def _path_of_scopes(trail: Trail, issuer: Issuer, place: whereabouts.Place, miss
 def of_token_roles(trail: Trail, claims: Claims, route: Route) -> Fix:
     """Return the fix for roles that the token lacks."""
     issuer, wanted = issuer_of(trail, claims), route.require.token_roles
-    place = whereabouts.of_roles(claims.payload, wanted, _ours(issuer))
-    if place is None and (absent := whereabouts.left_out(claims.payload)) is not None:
+    place = claim_places.of_roles(claims.payload, wanted, _ours(issuer))
+    if place is None and (absent := claim_places.left_out(claims.payload)) is not None:
         return Fix(
             f"The token does not have the user's groups: there were too many (`{absent}`, Microsoft Entra"
             " ID). Let the application be sent app roles (`roles`), or only the groups that are assigned to"
@@ -91,7 +91,7 @@ def of_token_roles(trail: Trail, claims: Claims, route: Route) -> Fix:
             f"The token has the role at `{place.path}`, separated by {shown(place.separator)}, and the"
             " gateway reads roles from a list: let the issuer write one."
         )
-    other = whereabouts.spelt_otherwise(wanted, frozenset(claims.roles))
+    other = claim_places.spelt_otherwise(wanted, frozenset(claims.roles))
     if other:
         names = "; ".join(f"{shown(name)} is {shown(held)} in the token" for name, held in other.items())
         return Fix(
@@ -103,11 +103,11 @@ def of_token_roles(trail: Trail, claims: Claims, route: Route) -> Fix:
 def of_user_roles(trail: Trail, claims: Claims, route: Route, user: User) -> Fix:
     """Return the fix for roles that the user lacks."""
     wanted, field = route.require.roles, f"routes[{_index(trail, route)}].require.token_roles"
-    other = whereabouts.spelt_otherwise(wanted, frozenset(user.roles))
+    other = claim_places.spelt_otherwise(wanted, frozenset(user.roles))
     if other:
         names = "; ".join(f"{shown(name)} is {shown(held)} at the user" for name, held in other.items())
         return Fix(f"The role is spelt otherwise: {names}. Use one spelling, in the route and at all users.")
-    held = whereabouts.of_roles(claims.payload, wanted, _ours(issuer_of(trail, claims)))
+    held = claim_places.of_roles(claims.payload, wanted, _ours(issuer_of(trail, claims)))
     note = ""
     if held is not None:
         note = (

@@ -10,7 +10,7 @@ from gateway.core.reasons import CONDITION_FAILED, CONDITION_NOT_MET, Denial
 from gateway.core.requests.asked import asked
 from gateway.core.tokens.claim_paths import at_path
 from gateway.explain.answer import Cause, Fix
-from gateway.explain.fixes import whereabouts
+from gateway.explain.fixes import claim_places
 from gateway.explain.trail import Trail
 from gateway.explain.wording import listed, shown
 
@@ -82,7 +82,7 @@ def _elsewhere(claims: Claims, user: User | None, absent: Sequence[Reading]) -> 
                     " spelling."
                 )
         elif each.root == "claims":
-            other = whereabouts.of_claim(claims.payload, each.path.removeprefix("claims."))
+            other = claim_places.of_claim(claims.payload, each.path.removeprefix("claims."))
             if other is not None:
                 yield (
                     f"The token has {shown(at_path(claims.payload, other))} at `{other}`: if the issuer alone"

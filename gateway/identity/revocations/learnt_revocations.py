@@ -25,6 +25,7 @@ from gateway.core.caches import LRU
 from gateway.core.model import Claims, RevocationKind, StoreUnavailable, User
 from gateway.core.revocations import Learning, Learnt, Target, counts
 from gateway.core.tokens.issuer_patterns import IssuerNames
+from gateway.identity.revocations.backoff import Backoff, Observer
 from gateway.identity.revocations.remembered_revocations import (
     MOST,
     Hearing,
@@ -37,7 +38,6 @@ from gateway.identity.revocations.remembered_revocations import (
     row_of,
     targets_of,
 )
-from gateway.identity.revocations.setbacks import Observer, Setbacks
 from gateway.stores.redis.blacklist import KeyState, RecordOutcome, RedisBlacklist
 from gateway.stores.redis.ownership import ForeignRedis
 
@@ -111,7 +111,7 @@ class LearntRevocations:
         self._to_ask_redis = asyncio.Event()
         self._to_tell_postgres = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
-        self._setbacks = Setbacks(observer, clock)
+        self._backoff = Backoff(observer, clock)
         self._closed = False
 
     def start(self) -> None:
@@ -204,9 +204,9 @@ class LearntRevocations:
         # A client that runs into a timeout at that moment may swallow the cancellation.
         while not self._closed:
             waiting = self._unseen or self._unsure or self._unrecorded
-            await self._something_to_do(self._to_ask_redis, self._setbacks.redis_at if waiting else None)
+            await self._something_to_do(self._to_ask_redis, self._backoff.redis_at if waiting else None)
             for work in (self._look, self._look_again, self._record):
-                if self._clock() < self._setbacks.redis_at:
+                if self._clock() < self._backoff.redis_at:
                     break
                 try:
                     await work()
@@ -214,28 +214,28 @@ class LearntRevocations:
                     self._abandon()
                 except StoreUnavailable as error:
                     log.debug("revocations_not_looked_at", error=error.detail)
-                    self._setbacks.redis_failed()
+                    self._backoff.redis_failed()
                 except Exception:
                     # No caller awaits this task. The keys stay to be examined.
                     log.exception("revocations_not_learnt")
-                    self._setbacks.redis_failed()
+                    self._backoff.redis_failed()
             await asyncio.sleep(self._pause)
 
     async def _tell_postgres(self) -> None:
         """Delete rows whose keys were deleted in Redis, and write new ones; a batch of each at a time."""
         while not self._closed:
             waiting = self._unwritten or self._lifted
-            due = self._setbacks.postgres_at if waiting else None
+            due = self._backoff.postgres_at if waiting else None
             await self._something_to_do(self._to_tell_postgres, due)
-            if self._clock() >= self._setbacks.postgres_at:
+            if self._clock() >= self._backoff.postgres_at:
                 try:
                     await self._unlearn()
                     await self._learn()
                 except StoreUnavailable as error:
-                    self._setbacks.postgres_failed(error, len(self._unwritten))
+                    self._backoff.postgres_failed(error, len(self._unwritten))
                 except Exception:
                     log.exception("revocations_not_learnt")
-                    self._setbacks.postgres_defect()
+                    self._backoff.postgres_defect()
             await asyncio.sleep(self._pause)
 
     async def _something_to_do(self, told: asyncio.Event, due: float | None) -> None:
@@ -361,9 +361,9 @@ class LearntRevocations:
             [self._learnt(target, known) for target, known in batch.items()]
         )
         if learning is None:
-            self._setbacks.postgres_is_full(len(batch))
+            self._backoff.postgres_is_full(len(batch))
             return
-        self._setbacks.postgres_took_some()
+        self._backoff.postgres_took_some()
         self._observer.learnt("learnt", learning.written)
         for (target, known), said in zip(batch.items(), learning.said, strict=True):
             # A revocation that was examined again meanwhile may have to be written once more.

@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from gateway.core.text.lookalikes import escaped, guesses, likeness, marked, named, skeleton
+from gateway.core.text.lookalikes import escaped, guesses, marked, named, similarity, skeleton
 
 CYRILLIC_A = "\u0430"
 
@@ -38,7 +38,7 @@ CYRILLIC_A = "\u0430"
     ],
 )
 def test_each_kind_of_likeness_is_seen(token: str, held: str, kind: str) -> None:
-    found = likeness(token, held)
+    found = similarity(token, held)
     assert found is not None
     assert found.kind == kind
     assert found.words
@@ -53,7 +53,7 @@ def test_each_kind_of_likeness_is_seen(token: str, held: str, kind: str) -> None
     ],
 )
 def test_the_table_may_have_the_longer_one(held: str, token: str, kind: str) -> None:
-    found = likeness(token, held)
+    found = similarity(token, held)
     assert found is not None
     assert (found.kind, "the one in the table" in found.words) == (kind, True)
 
@@ -76,7 +76,7 @@ def test_the_table_may_have_the_longer_one(held: str, token: str, kind: str) -> 
     ],
 )
 def test_others_have_nothing_to_do_with_each_other(token: str, held: str) -> None:
-    assert likeness(token, held) is None
+    assert similarity(token, held) is None
 
 
 def test_lookalikes_have_equal_skeletons() -> None:

@@ -256,7 +256,7 @@ async def test_postgres_is_written_once_while_redis_fails(
     error: type[StoreUnavailable],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gateway.identity.revocations.setbacks._RETRY", 0.2)
+    monkeypatch.setattr("gateway.identity.revocations.backoff._RETRY", 0.2)
     deaf = Deaf(client, redis.ownership, redis.address, redis.keys)
     deaf.error = error(Tier.REDIS, "away")
     learnt_revocations = started(deaf, rows)
@@ -278,7 +278,7 @@ async def test_postgres_is_written_once_while_redis_fails(
 async def test_a_full_table_is_reported_once(
     learnt_revocations: LearntRevocations, rows: Rows, client: "Client", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.identity.revocations.setbacks._LONG_RETRY", 0.01)
+    monkeypatch.setattr("gateway.identity.revocations.backoff._LONG_RETRY", 0.01)
     rows.full = True
     await client.set("gateway:revoked:jti:main:one", "1")
     with structlog.testing.capture_logs() as events:

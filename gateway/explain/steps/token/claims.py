@@ -23,7 +23,7 @@ from gateway.core.tokens import claims as claim_rules
 from gateway.core.tokens.claim_paths import at_path
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.fixes import claim_fixes
-from gateway.explain.steps.token.mending import DATES, every_denial
+from gateway.explain.steps.token.claim_denials import DATES, every_denial
 from gateway.explain.steps.token.payload import API_KEY_FIX, is_api_key, seconds
 from gateway.explain.steps.token.reading import Read
 from gateway.explain.trail import Trail

@@ -12,8 +12,8 @@ from gateway.explain.answer import Cause, Fix
 from gateway.explain.pasted import Pasted
 from gateway.explain.trail import Trail
 from gateway.explain.wording import shown
-from gateway.providers import strangers
-from gateway.providers.strangers import Stranger
+from gateway.providers import no_tokens
+from gateway.providers.no_tokens import NoToken
 
 _EXPECTED: Final = "`Authorization: Bearer`, one space, and the token alone (RFC 6750 §2.1)"
 _CAUSES: Final = {
@@ -50,9 +50,9 @@ def check(trail: Trail, pasted: Pasted, denial: Denial | None, meant: Denial | N
     trail.step("pasted", "fail" if refused else "warn", _EXPECTED, told, detail)
     if refused is None:
         return
-    stranger = None if pasted.found else _stranger(pasted)
-    if stranger is not None:
-        _blame_stranger(trail, stranger, refused)
+    other = None if pasted.found else _other_text(pasted)
+    if other is not None:
+        _blame_other(trail, other, refused)
         return
     if not pasted.found:
         if pasted.what != "a token":
@@ -96,31 +96,31 @@ def _advice(refused: Denial, pasted: Pasted) -> str:
     return "Let the client send `Authorization: Bearer`, one space, and the token alone."
 
 
-def _stranger(pasted: Pasted) -> Stranger | None:
+def _other_text(pasted: Pasted) -> NoToken | None:
     text = pasted.token.decode("utf-8", "replace")
     scheme, _, rest = text.partition(" ")
     if scheme.lower() in {"bearer", "token", "jwt", "apikey"}:
-        return strangers.named(rest) or (strangers.named("bearer") if not rest else None)
-    return strangers.named(text)
+        return no_tokens.named(rest) or (no_tokens.named("bearer") if not rest else None)
+    return no_tokens.named(text)
 
 
-def is_stranger(trail: Trail, raw: bytes, denial: Denial) -> bool:
+def is_no_token(trail: Trail, raw: bytes, denial: Denial) -> bool:
     """Name what was sent in place of a token, if it is known, and record it."""
-    stranger = strangers.named(raw.decode("utf-8", "replace"))
-    if stranger is None:
+    other = no_tokens.named(raw.decode("utf-8", "replace"))
+    if other is None:
         return False
-    _blame_stranger(trail, stranger, denial)
+    _blame_other(trail, other, denial)
     return True
 
 
-def _blame_stranger(trail: Trail, stranger: Stranger, denial: Denial) -> None:
+def _blame_other(trail: Trail, other: NoToken, denial: Denial) -> None:
     """Record what was sent in place of a token."""
-    ending = f", which ends in {stranger.ending}" if stranger.ending else ""
+    ending = f", which ends in {other.ending}" if other.ending else ""
     if not trail.knows("shape"):
-        trail.step("shape", "fail", "a signed JWT", stranger.what, denial.detail or denial.reason.hint)
+        trail.step("shape", "fail", "a signed JWT", other.what, denial.detail or denial.reason.hint)
     trail.blame(
         denial,
-        _CAUSES[stranger.kind],
-        f"This is no access token but {stranger.what}{ending}",
-        Fix(stranger.advice),
+        _CAUSES[other.kind],
+        f"This is no access token but {other.what}{ending}",
+        Fix(other.advice),
     )

@@ -81,7 +81,7 @@ def _parse(trail: Trail, raw: bytes) -> UnverifiedToken | None:
         else:
             trail.step("shape", "fail", expected, found, denial.detail or denial.reason.hint)
         of_shape = denial.reason not in (*_OF_THE_HEADER, TOKEN_TOO_LARGE)
-        if of_shape and credential.is_stranger(trail, raw, denial):
+        if of_shape and credential.is_no_token(trail, raw, denial):
             return None
         cause = (
             Cause.ALGORITHM_NOT_ALLOWED if denial.reason is ALGORITHM_NOT_ALLOWED else Cause.TOKEN_MALFORMED

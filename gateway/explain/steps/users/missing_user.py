@@ -16,7 +16,7 @@ from gateway.core.reasons import (
 from gateway.core.tokens.claim_paths import at_path
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.evidence.users import Users
-from gateway.explain.rehearsal import Rehearsal
+from gateway.explain.provisioning_dry_run import ProvisioningDryRun
 from gateway.explain.steps import conditions
 from gateway.explain.steps.users import unknown_subject, user
 from gateway.explain.steps.users.same_person import Lookalike
@@ -26,12 +26,14 @@ from gateway.stores.postgres.directory.provisioning import FUNCTION
 from gateway.stores.postgres.directory.user_rows import UserRecord
 
 
-async def check(trail: Trail, claims: Claims, route: Route, rehearsal: Rehearsal, users: Users) -> None:
+async def check(
+    trail: Trail, claims: Claims, route: Route, dry_run: ProvisioningDryRun, users: Users
+) -> None:
     """Take the steps of a token without a user. Raises `StoreUnavailable`."""
     if route.missing_user is MissingUser.FORWARD:
         await _forward(trail, claims, route, users)
     elif route.missing_user is MissingUser.PROVISION:
-        await _provision(trail, claims, route, rehearsal, users)
+        await _provision(trail, claims, route, dry_run, users)
     else:
         others = [each.name for each in trail.setup.routes if each.missing_user is not MissingUser.DENY]
         told = f"give a URL to test the routes that do not need one: {listed(others)}"
@@ -67,14 +69,16 @@ async def _forward(trail: Trail, claims: Claims, route: Route, users: Users) -> 
 # Provision -----------------------------------------------------------------------------------------
 
 
-async def _provision(trail: Trail, claims: Claims, route: Route, rehearsal: Rehearsal, users: Users) -> None:
+async def _provision(
+    trail: Trail, claims: Claims, route: Route, dry_run: ProvisioningDryRun, users: Users
+) -> None:
     try:
-        await rehearsal.provision(route, claims, "explain")
+        await dry_run.provision(route, claims, "explain")
     except Denial as denial:
-        await _blame(trail, claims, route, denial, rehearsal, users)
+        await _blame(trail, claims, route, denial, dry_run, users)
         return
-    if rehearsal.user is not None:
-        told = described(rehearsal.user, _rules(trail, claims))
+    if dry_run.user is not None:
+        told = described(dry_run.user, _rules(trail, claims))
         second = await unknown_subject.warn_of_second(trail, claims, users)
         if second is None:
             trail.step("user", "pass", _EXPECTED, "none", told)
@@ -100,7 +104,7 @@ def described(new: NewUser, rules: Provisioning | None) -> str:
 
 
 async def _blame(
-    trail: Trail, claims: Claims, route: Route, denial: Denial, rehearsal: Rehearsal, users: Users
+    trail: Trail, claims: Claims, route: Route, denial: Denial, dry_run: ProvisioningDryRun, users: Users
 ) -> None:
     reason, detail = denial.reason, denial.detail or denial.reason.title
     if reason is USER_NOT_FOUND:
@@ -111,7 +115,7 @@ async def _blame(
     trail.step("user", "fail", _EXPECTED, "none", detail)
     trail.skip_rest("there is no user")
     if reason is USER_STORE_UNAVAILABLE:
-        _blame_store(trail, denial, detail, rehearsal)
+        _blame_store(trail, denial, detail, dry_run)
     elif reason in (USER_DELETED, ACCOUNT_NOT_LINKED):
         owners = await _owners(trail, claims, users)
         _blame_owner(trail, claims, denial, owners)
@@ -134,12 +138,12 @@ _BY_RULE: Final = (
 )
 
 
-def _blame_store(trail: Trail, denial: Denial, detail: str, rehearsal: Rehearsal) -> None:
-    if rehearsal.allowed is None:
+def _blame_store(trail: Trail, denial: Denial, detail: str, dry_run: ProvisioningDryRun) -> None:
+    if dry_run.allowed is None:
         migrate = Fix("Run `gateway migrate`.", command=trail.commands.gateway("migrate"))
         summary = f"No user can be created: the database has no function {FUNCTION}"
         trail.blame(denial, Cause.STORE_NOT_MIGRATED, summary, migrate)
-    elif not rehearsal.allowed:
+    elif not dry_run.allowed:
         grant = f"GRANT EXECUTE ON FUNCTION {trail.commands.table(FUNCTION)} TO the gateway's role"
         fix = Fix(f"As the owner of the tables: {grant}.")
         trail.blame(denial, Cause.STORE_PERMISSION_DENIED, f"No user can be created: {detail}", fix)

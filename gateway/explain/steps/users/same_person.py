@@ -1,7 +1,7 @@
 """Whether the person behind a subject without a user has an account: looked for before one is added.
 
-A likeness is a question for people. There is a command only where a mistake of spelling is likely, and never
-where a person may have chosen the likeness: letters that look the same, unverified addresses, names.
+A similarity is a question for people. There is a command only where a mistake of spelling is likely, and
+never where a person may have chosen the similarity: letters that look the same, unverified addresses, names.
 """
 
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.core.model import Claims
-from gateway.core.text.lookalikes import Likeness, escaped, likeness, marked
+from gateway.core.text.lookalikes import Similarity, escaped, marked, similarity
 from gateway.explain.answer import Cause, Fix
 from gateway.explain.evidence.issuers import marked as marked_issuer
 from gateway.explain.evidence.issuers import related
 from gateway.explain.evidence.users import Users
-from gateway.explain.fixes.whereabouts import texts
+from gateway.explain.fixes.claim_places import texts
 from gateway.explain.wording import listed, shown
 from gateway.stores.postgres.directory.diagnostics import Diagnostics, SimilarIdentity
 from gateway.stores.postgres.directory.user_rows import UserRecord
@@ -105,12 +105,12 @@ def _nearest(claims: Claims, near: list[SimilarIdentity]) -> Lookalike | None:
     judged = [
         (each, found)
         for each in near
-        if (found := likeness(claims.subject, each.identity.subject)) is not None
+        if (found := similarity(claims.subject, each.identity.subject)) is not None
     ]
     if not judged:
         return None
 
-    def rank(pair: tuple[SimilarIdentity, Likeness]) -> tuple[bool, int]:
+    def rank(pair: tuple[SimilarIdentity, Similarity]) -> tuple[bool, int]:
         return pair[0].identity.issuer != claims.issuer, _ORDER.index(pair[1].kind)
 
     each, first = min(judged, key=rank)

@@ -69,7 +69,7 @@ NEARBY: Final = """i.subject <> $1 AND (
         AND replace(split_part(split_part(lower(i.subject), '@', 1), '+', 1), '.', '')
             = replace(split_part(split_part(lower($1), '@', 1), '+', 1), '.', ''))
 )"""
-"""Whether `i.subject` may have a likeness with $1. $2 has guesses, $3 ends, $4 what may stand around it."""
+"""Whether `i.subject` may be similar to $1. $2 has guesses, $3 ends, $4 what may stand around it."""
 _NEARBY: Final = f"""
 SELECT i.issuer, i.subject, i.user_id::text AS user_id
 FROM identities i JOIN users u ON u.id = i.user_id
@@ -166,7 +166,7 @@ class Diagnostics:
             return [SimilarIdentity(Identity(row["issuer"], row["subject"]), row["user_id"]) for row in rows]
 
     async def nearby_identities(self, identity: Identity) -> list[SimilarIdentity]:
-        """Return identities that may have a likeness (`core.text.lookalikes`) with a subject."""
+        """Return identities that may be similar (`core.text.lookalikes`) to a subject."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(_NEARBY, *nearby(identity.subject), identity.issuer)
             return [SimilarIdentity(Identity(row["issuer"], row["subject"]), row["user_id"]) for row in rows]

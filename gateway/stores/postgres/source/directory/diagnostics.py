@@ -74,7 +74,7 @@ class SourceDiagnostics:
         )
 
     async def nearby_identities(self, identity: Identity) -> list[SimilarIdentity]:
-        """Return identities that may have a likeness (`core.text.lookalikes`) with a subject."""
+        """Return identities that may be similar (`core.text.lookalikes`) to a subject."""
         return await self._identities(
             f"WHERE {NEARBY} ORDER BY i.issuer = $5 DESC, i.key LIMIT {_LIMIT}",
             *nearby(identity.subject),

@@ -26,7 +26,7 @@ class Observer(Protocol):
     def learnt(self, result: Result, count: int) -> None: ...
 
 
-class Setbacks:
+class Backoff:
     """Records the failures of both stores. `clock` gives Unix seconds."""
 
     def __init__(self, observer: Observer, clock: Callable[[], float]) -> None:

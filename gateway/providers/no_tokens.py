@@ -20,7 +20,7 @@ Class: TypeAlias = Literal["placeholder", "password", "api_key", "refresh", "enc
 
 
 @dataclass(frozen=True, slots=True)
-class Stranger:
+class NoToken:
     """What a text is that is no signed JWT."""
 
     kind: Class
@@ -144,37 +144,37 @@ _FILL_IN: Final = (
 )
 
 
-def named(text: str) -> Stranger | None:
+def named(text: str) -> NoToken | None:
     """Tell what a text is that is sent as a token and is none; None if nothing shows what it is."""
     text = text.strip().strip("\"'`")
     found = next(_guesses(text), None)
     if found is None or found.kind in {"placeholder", "password"} or len(text) < _MINIMUM:
         return found
-    return Stranger(found.kind, found.what, found.advice, text[-4:] if text[-4:].isalnum() else "")
+    return NoToken(found.kind, found.what, found.advice, text[-4:] if text[-4:].isalnum() else "")
 
 
-def _guesses(text: str) -> Iterator[Stranger]:
+def _guesses(text: str) -> Iterator[NoToken]:
     if text.lower() in _PLACEHOLDERS:
-        yield Stranger("placeholder", _PLACEHOLDERS[text.lower()], _FILL_IN)
+        yield NoToken("placeholder", _PLACEHOLDERS[text.lower()], _FILL_IN)
     for pattern, what in _TEMPLATES:
         if pattern.fullmatch(text):
-            yield Stranger("placeholder", what, _FILL_IN)
+            yield NoToken("placeholder", what, _FILL_IN)
     for pattern, what, advice in _DOCUMENTS:
         if pattern.match(text):
-            yield Stranger("document", what, advice)
+            yield NoToken("document", what, advice)
     if re.match(r"basic\b", text, re.IGNORECASE) or _is_password(text):
-        yield Stranger("password", "Basic credentials, a user name and a password", f"{_SIGN_IN} If this was a"
+        yield NoToken("password", "Basic credentials, a user name and a password", f"{_SIGN_IN} If this was a"
                        " client's id and secret, exchange them for a token at the issuer first (RFC 6749 §4.4).")  # fmt: skip
     yield from _keys(text)
     if _SHORTENED.fullmatch(text):
-        yield Stranger("document", "a JWT that was shortened or masked, as logs and pages show it",
+        yield NoToken("document", "a JWT that was shortened or masked, as logs and pages show it",
                        "Copy the complete token from where it comes, and not from where it is shown.")  # fmt: skip
     yield from _json(text)
     yield from _segments(text)
     if _UUID.fullmatch(text):
-        yield Stranger("opaque", "a UUID: an opaque token, or the id of a session or a user", _OPAQUE)
+        yield NoToken("opaque", "a UUID: an opaque token, or the id of a session or a user", _OPAQUE)
     if "." not in text and _COOKIE.fullmatch(text) and not text.endswith("="):
-        yield Stranger(
+        yield NoToken(
             "document", "a cookie", f"{_SIGN_IN} A route takes it from a cookie if `credentials` names it."
         )
 
@@ -184,19 +184,19 @@ _OPAQUE: Final = (
 )
 
 
-def _keys(text: str) -> Iterator[Stranger]:
+def _keys(text: str) -> Iterator[NoToken]:
     known = by_prefix(text)
     what: str | None = None
     if known is not None:
         _, kind, what = known
         if kind is Kind.REFRESH:
-            yield Stranger("refresh", what, "A refresh token is for its issuer alone: send the access token.")
+            yield NoToken("refresh", what, "A refresh token is for its issuer alone: send the access token.")
         elif kind is not Kind.API_KEY:
-            yield Stranger("opaque", what, _OPAQUE)
+            yield NoToken("opaque", what, _OPAQUE)
     else:
         what = next((name for pattern, name in _KEY if pattern.match(text)), None)
     if what is not None:
-        yield Stranger("api_key", what, f"{_SIGN_IN} An API key names no user. If it is secret and was sent from a"
+        yield NoToken("api_key", what, f"{_SIGN_IN} An API key names no user. If it is secret and was sent from a"
                        " browser or an app, replace it.")  # fmt: skip
 
 
@@ -211,16 +211,16 @@ def _is_password(text: str) -> bool:
     return re.fullmatch(rb"[\x21-\x39\x3b-\x7e]+:[\x21-\x7e]+", octets) is not None
 
 
-def _json(text: str) -> Iterator[Stranger]:
+def _json(text: str) -> Iterator[NoToken]:
     """Name a JSON document, or a JWT in base64."""
     if text.startswith("ZXlK"):  # the base64 of `eyJ`
-        yield Stranger(
+        yield NoToken(
             "document", "a JWT in base64, as in a Kubernetes secret", "Decode it first: `base64 -d`."
         )
     if re.match("65794a", text, re.IGNORECASE) and re.fullmatch("[0-9A-Fa-f]+", text):  # hexadecimal of `eyJ`
-        yield Stranger("document", "a JWT in hexadecimal", "Send the token itself, as the issuer made it.")
+        yield NoToken("document", "a JWT in hexadecimal", "Send the token itself, as the issuer made it.")
     if text.startswith("H4sI"):
-        yield Stranger(
+        yield NoToken(
             "document",
             "compressed data (gzip, in base64)",
             "Decode and decompress it first: the token is in it, if it is one.",
@@ -233,16 +233,16 @@ def _json(text: str) -> Iterator[Stranger]:
         return
     for members, kind, what, advice in _JSON:
         if isinstance(value, dict) and members <= value.keys():
-            yield Stranger(kind, what, advice)
+            yield NoToken(kind, what, advice)
 
 
-def _segments(text: str) -> Iterator[Stranger]:
+def _segments(text: str) -> Iterator[NoToken]:
     parts = text.split(".")
     header = _header(parts[0])
     if header is None:
         return
     if len(parts) > 3 and "enc" not in header and len(re.findall(r"eyJ[\w-]+\.eyJ", text)) > 1:
-        yield Stranger("document", "several JWTs in one text", "Send one token.")
+        yield NoToken("document", "several JWTs in one text", "Send one token.")
     elif len(parts) == 5 and "enc" in header:
         inner = " with a JWT inside (nested)" if str(header.get("cty", "")).upper() == "JWT" else ""
         algorithms = ", ".join(
@@ -251,17 +251,17 @@ def _segments(text: str) -> Iterator[Stranger]:
             if re.fullmatch(r"[\w+-]{1,24}", str(header.get(name, "")))
         )
         of = f" ({algorithms})" if algorithms else ""
-        yield Stranger("encrypted", f"an encrypted token (JWE){of}{inner}",
+        yield NoToken("encrypted", f"an encrypted token (JWE){of}{inner}",
                        "Let the issuer sign access tokens without encrypting them: only the service that holds the"
                        " key can read this one. Auth0 encrypts those that a client requests without an `audience`.")  # fmt: skip
     elif len(parts) == 3 and str(header.get("cty", "")).upper() == "JWT":
-        yield Stranger("encrypted", "a nested token: a JWT inside a signed one (RFC 7519 §5.2)",
+        yield NoToken("encrypted", "a nested token: a JWT inside a signed one (RFC 7519 §5.2)",
                        "Let the client send the inner token, or the issuer one that is signed once.")  # fmt: skip
     elif len(parts) == 2:
-        yield Stranger("document", "a JWT without its signature",
+        yield NoToken("document", "a JWT without its signature",
                        "Copy the complete token: it has three parts, with a dot between them.")  # fmt: skip
     elif len(parts) == 1 and "." not in text:
-        yield Stranger("document", "one part of a JWT, or JSON in base64",
+        yield NoToken("document", "one part of a JWT, or JSON in base64",
                        "Copy the complete token: it has three parts, with a dot between them.")  # fmt: skip
 
 

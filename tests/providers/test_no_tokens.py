@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from gateway.providers import strangers
+from gateway.providers import no_tokens
 
 
 def part(**members: str) -> str:
@@ -25,7 +25,7 @@ def part(**members: str) -> str:
     ],
 )  # fmt: skip
 def test_a_placeholder(text: str) -> None:
-    found = strangers.named(text)
+    found = no_tokens.named(text)
     assert found is not None
     assert (found.kind, found.ending) == ("placeholder", "")
 
@@ -56,7 +56,7 @@ HEADER, PAYLOAD = part(alg="RS256", kid="k"), part(iss="https://idp.example.com/
     ],
 )
 def test_texts_that_are_related_to_tokens_are_named(text: str, words: str) -> None:
-    found = strangers.named(text)
+    found = no_tokens.named(text)
     assert found is not None
     assert words in found.what
 
@@ -99,7 +99,7 @@ SECRET = "Zq7Rk2Wm9Xc4Vb6N"
     ],
 )
 def test_an_api_key_of_a_large_provider(text: str, words: str) -> None:
-    found = strangers.named(text)
+    found = no_tokens.named(text)
     assert found is not None
     assert (found.kind, found.ending) == ("api_key", text[-4:])
     assert words in found.what
@@ -131,7 +131,7 @@ def test_an_api_key_of_a_large_provider(text: str, words: str) -> None:
     ],
 )
 def test_another_thing(text: str, kind: str, words: str) -> None:
-    found = strangers.named(text)
+    found = no_tokens.named(text)
     assert found is not None
     assert found.kind == kind
     assert words in found.what
@@ -142,4 +142,4 @@ def test_another_thing(text: str, kind: str, words: str) -> None:
     "text", ["", "a.b.c", "0123456789abcdef0123", f"{part(alg='RS256')}.{part(sub='a')}.c2ln", "ann"]
 )
 def test_nothing_that_is_known(text: str) -> None:
-    assert strangers.named(text) is None
+    assert no_tokens.named(text) is None

@@ -67,7 +67,7 @@ class Directory(Protocol):
         """Return a user by its id. Raises `UserNotFound` and `StoreUnavailable`."""
 
 
-class Hindsight:
+class DenialExplainer:
     """Explains denials that were kept. `clock` returns Unix seconds."""
 
     def __init__(

@@ -11,7 +11,7 @@ from gateway.core.requests.token_marks import TokenMarks
 from gateway.core.tokens.jws import KeySet, VerificationKey
 from gateway.explain.answer import Explanation, Step
 from gateway.explain.evidence.issuer_clocks import IssuerClocks
-from gateway.explain.hindsight import Hindsight
+from gateway.explain.kept_denials import DenialExplainer
 from gateway.explain.setup import Setup
 from gateway.stores.postgres.directory.user_rows import UserNotFound, UserRecord
 from gateway.telemetry.denials import DenialRecord
@@ -68,7 +68,7 @@ async def explained(
     denial: DenialRecord, users: Mapping[str, UserStatus] | None = None
 ) -> tuple[Explanation, dict[str, Step]]:
     setup = Setup([MAIN], [], config="g.yaml")
-    found = await Hindsight(setup, Keys(), Users(users), lambda: NOW).explain(denial)
+    found = await DenialExplainer(setup, Keys(), Users(users), lambda: NOW).explain(denial)
     return found, {step.name: step for step in found.steps}
 
 
@@ -164,8 +164,8 @@ async def test_a_time_is_compared_with_the_tokens_before() -> None:
     for place in range(9):
         clocks.saw("main", {"iat": NOW + 42}, bytes([place]) * 8)
     setup = Setup([MAIN], [], config="g.yaml")
-    hindsight = Hindsight(setup, Keys(), Users({}), lambda: NOW, clocks=clocks)
-    found = await hindsight.explain(replace(DENIAL, reason="token_expired", user_id=None))
+    explainer = DenialExplainer(setup, Keys(), Users({}), lambda: NOW, clocks=clocks)
+    found = await explainer.explain(replace(DENIAL, reason="token_expired", user_id=None))
     (times,) = [step for step in found.steps if step.name == "times"]
     assert times.detail is not None
     assert "the issuer's clock is 42 s ahead of ours, as of its last 9 tokens" in times.detail

@@ -12,7 +12,7 @@ from gateway.stores.postgres.directory.provisioning import FUNCTION, UserProvisi
 from gateway.stores.postgres.source.directory.provisioning import rehearse
 
 
-class Rehearsal:
+class ProvisioningDryRun:
     """Implements the pipeline's `Provisioner`, and creates no user."""
 
     def __init__(self, setup: Setup, users: Users) -> None:
