@@ -55,6 +55,22 @@ export function breakable(text) {
     : [part]));
 }
 
+/**
+ * Let long words within an element be broken, if they must be, or a table would be as wide as they are: behind
+ * their punctuation, and every four characters where there is none.
+ */
+function loosened(element) {
+  const texts = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+  const long = [];
+  while (texts.nextNode()) if (/\S{21}/u.test(texts.currentNode.data)) long.push(texts.currentNode);
+  for (const text of long) {
+    text.replaceWith(...breakable(text.data).flatMap((part) => (typeof part === "string" && /\S{21}/u.test(part)
+      ? part.match(/\S{1,4}|\s+/gu).flatMap((piece) => (piece.trim() ? [piece, h("wbr", {})] : [piece]))
+      : [part])));
+  }
+  return element;
+}
+
 /** A button. Its kind is its style: "primary", "danger" or "quiet". */
 export function button(label, onclick, { kind = null, ...attributes } = {}) {
   return h("button", { type: "button", class: kind, onclick, ...attributes }, label);
@@ -119,9 +135,9 @@ export function table(caption, labels, rows, { showCaption = false } = {}) {
     const attributes = { "data-label": columns[index].label, class: named(columns[index]) };
     // On a narrow screen, a sentence of several parts stays one block beside its label.
     const content = Array.isArray(cell) && cell.length > 1 ? h("span", {}, cell) : cell;
-    return index === 0
+    return loosened(index === 0
       ? h("th", { scope: "row", role: "rowheader", ...attributes }, content)
-      : h("td", { role: "cell", ...attributes }, content);
+      : h("td", { role: "cell", ...attributes }, content));
   });
   const head = columns.map((column) =>
     h("th", { scope: "col", role: "columnheader", class: named(column) }, column.label));

@@ -196,6 +196,32 @@ async def is_accessible(page: Page) -> None:
     assert await page.evaluate(FAULTS) == []
 
 
+async def test_long_words_widen_no_page(operator: Operator) -> None:
+    """A SQL client may write any: an address, a tenant, a reason."""
+    page, house, word = operator.page, operator.house, "w" * 300
+    await house.sql(
+        "INSERT INTO users (status, email, display_name, tenant, roles) VALUES ('active', $1, $1, $1, ARRAY[$1])",
+        word,
+    )
+    await house.sql(
+        "INSERT INTO revocations (kind, issuer, value, revoked_at, reason, revoked_by)"
+        " VALUES ('jti', 'main', $1, now(), $1, $1)",
+        word,
+    )
+    try:
+        for width in (1280, 1000, 760, 390):
+            await page.set_viewport_size({"width": width, "height": 800})
+            for name in ("Users", "Revocations"):
+                await operator.go("Overview")
+                await operator.go(name)
+                await expect(page.get_by_role("row").filter(has_text=word).first).to_be_visible()
+                wide = await page.evaluate("() => document.documentElement.scrollWidth")
+                assert (name, width, wide) == (name, width, min(wide, width))
+    finally:
+        await house.sql("DELETE FROM users WHERE tenant = $1", word)
+        await house.sql("DELETE FROM revocations WHERE value = $1", word)
+
+
 async def test_the_keyboard_is_enough(operator: Operator) -> None:
     page = operator.page
     await page.reload()
