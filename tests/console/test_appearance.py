@@ -200,7 +200,8 @@ async def test_long_words_widen_no_page(operator: Operator) -> None:
     """A SQL client may write any: an address, a tenant, a reason."""
     page, house, word = operator.page, operator.house, "w" * 300
     await house.sql(
-        "INSERT INTO users (status, email, display_name, tenant, roles) VALUES ('active', $1, $1, $1, ARRAY[$1])",
+        "INSERT INTO users (status, email, display_name, tenant, roles)"
+        " VALUES ('active', $1, $1, $1, ARRAY[$1])",
         word,
     )
     await house.sql(
