@@ -466,6 +466,22 @@ def test_the_base_values_are_what_the_readme_shows() -> None:
     assert yaml.safe_load(example).keys() == BASE.keys()
 
 
+def test_the_plain_manifests_migrate_as_the_owner_in_the_secret_on_the_page() -> None:
+    """The role in `postgres-dsn` may not create tables; the pods that serve do not get the owner's login."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    there = set(re.findall(r"--from-literal=([\w-]+)=", page))
+    asked = {}
+    for name in ("migrate", "deployment"):
+        text = (ROOT / "deploy" / "kubernetes" / f"{name}.yaml").read_text(encoding="utf-8")
+        (workload,) = [each for each in yaml.safe_load_all(text) if each["kind"] in {"Job", "Deployment"}]
+        volumes = workload["spec"]["template"]["spec"]["volumes"]
+        asked[name] = {
+            item["key"] for volume in volumes for item in volume.get("secret", {}).get("items", ())
+        }
+    assert asked["migrate"] | asked["deployment"] <= there
+    assert "migration-dsn" in asked["migrate"] - asked["deployment"]
+
+
 def test_every_sample_of_values_on_the_page_is_accepted() -> None:
     """The last sample is no values: it is a NetworkPolicy for the services."""
     samples = [yaml.safe_load(text) for text in blocks(ROOT / "docs" / "kubernetes.md", "yaml")]
