@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gateway.cli.reference.commands import Command, page, root
-from tests.docs.pages import DOCS, PAGES, blocks, name, prose
+from tests.docs.pages import DOCS, PAGES, REPOSITORY, blocks, name, prose
 
 ROOT = root()
 _SPAN = re.compile(r"`(?:\.venv/bin/)?gateway ([^`]+)`")
@@ -57,6 +57,22 @@ def fault(text: str) -> str | None:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_each_command_exists_with_its_options(page: Path) -> None:
     faults = [f"gateway {text}: {why}" for text in mentioned(page) if (why := fault(text)) is not None]
+    assert faults == []
+
+
+def test_each_command_that_the_program_and_its_files_name_exists() -> None:
+    faults = []
+    for folder in ("gateway", "config", "deploy"):
+        for file in (REPOSITORY / folder).rglob("*"):
+            if file.suffix not in {".py", ".js", ".yaml", ".yml", ".sh", ".service", ".tpl", ".txt"}:
+                continue
+            # A text may go on in the next line of the source.
+            text = re.sub(r'"\n *f?"', "", file.read_text(encoding="utf-8"))
+            for command in _SPAN.findall(text):
+                if command.startswith(("{", "COMMAND")):
+                    continue
+                if (why := fault(re.sub(r"\{[^}]*\}", "x", command))) is not None:
+                    faults.append(f"{name(file)}: gateway {command}: {why}")
     assert faults == []
 
 

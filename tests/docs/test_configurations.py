@@ -17,7 +17,7 @@ from gateway import translation
 from gateway.cli.policy.cases import read
 from gateway.replay.decider import Decider, RequestClock
 from gateway.settings import Settings, load
-from tests.docs.pages import DOCS, PAGES, blocks, name, prose
+from tests.docs.pages import DOCS, PAGES, REPOSITORY, blocks, name, prose
 
 _VARIABLE = re.compile(r"\bGATEWAY_[A-Z]+__[A-Z_]+[A-Z]\b")
 _WHOLE = {"issuers", "postgres", "redis", "upstreams", "routes"}
@@ -136,6 +136,7 @@ _NO_SETTING: Final = {
     "users.list", "redis.claim",  # actions in the audit log
     "server.address", "server.port",  # attributes of spans
     "decision.enabled", "decision.grpc",  # values of the Helm chart
+    "limits.limiter",  # a module
 }  # fmt: skip
 
 
@@ -167,16 +168,27 @@ def known_settings() -> list[re.Pattern[str]]:
     return [_pattern(path) for path in _settings()]
 
 
+def _unknown(text: str, known_settings: list[re.Pattern[str]]) -> list[str]:
+    """Return the paths in a text that begin like one of a setting, and are none."""
+    named = {path for path in _SETTING.findall(text) if re.split(r"\W", path)[0] in Settings.model_fields}
+    unknown = {path for path in named if not any(known.fullmatch(path) for known in known_settings)}
+    return sorted(unknown - _NO_SETTING)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_each_named_setting_exists(page: Path, known_settings: list[re.Pattern[str]]) -> None:
-    named = {
-        path
-        for path in _SETTING.findall(prose(page))
-        if re.split(r"\W", path)[0] in Settings.model_fields and path not in _NO_SETTING
+    assert _unknown(prose(page), known_settings) == []
+
+
+def test_each_setting_that_messages_name_exists(known_settings: list[re.Pattern[str]]) -> None:
+    """Also in comments of the program."""
+    found = {
+        name(file): unknown
+        for file in (REPOSITORY / "gateway").rglob("*.py")
+        # A text may go on in the next line of the source.
+        if (unknown := _unknown(re.sub(r'"\n *f?"', "", file.read_text(encoding="utf-8")), known_settings))
     }
-    assert [
-        path for path in sorted(named) if not any(known.fullmatch(path) for known in known_settings)
-    ] == []
+    assert found == {}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
