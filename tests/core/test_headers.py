@@ -131,6 +131,23 @@ def test_a_configured_status_is_sent_once_and_everywhere(name: str) -> None:
     assert [policy.identity(CLAIMS, USER, with_status=on) for on in (False, True)] == [expected, expected]
 
 
+@pytest.mark.parametrize(
+    ("status", "own"), [({}, {b"X-User-Status": b""}), ({"x_user_status": "user.status"}, {})]
+)
+def test_a_front_is_told_every_name_once(status: dict[str, str], own: dict[bytes, bytes]) -> None:
+    policy = HeaderPolicy(HeaderRules({**IDENTITY, **status}, tells_fronts=True, assertion="X-Signed"))
+    told = policy.told(policy.identity(CLAIMS, replace(USER, tenant=None)))
+    lines = [line.split(b": ") for line in told.removesuffix(b"\r\n").split(b"\r\n")]
+    assert len(lines) == len(policy.told_names)
+    assert {name: value for name, value in lines} == {
+        b"X-User-Id": b"u-1", b"X-User-Roles": b"admin,owner", b"X-User-Tenant": b"",
+        b"X-Auth-Issuer": b"https://i/", b"X-Auth-Subject": b"member", b"X-Auth-Scopes": b"r,w",
+        b"X-User-Missing": b"", b"X-Auth-Stale": b"", b"X-Signed": b"",
+        **{name.encode(): b"active" for name in status}, **own,
+    }  # fmt: skip
+    assert policy.tells_fronts
+
+
 def test_without_a_user_the_id_is_there_and_empty() -> None:
     fields = admit(user=None)
 
@@ -173,6 +190,29 @@ def test_no_case_and_no_separator_brings_a_forged_name_through(
     fields = admit((spelt.encode("latin-1"), b"forged"), peer=peer)
 
     assert b"forged" not in [value for _, value in fields]
+
+
+FORGED = (
+    *IDENTITY, "X-User-Status", "X-User-Missing", "X-Auth-Stale", "X-Request-Id", "X-Signed", "X-Real-IP",
+    "Forwarded", "X-Original-URL", "X-Original-URI", "X-Original-Method", "X-Rewrite-URL", "X-Original-For",
+    "X-Original-Forwarded-For", "X-Original-Host", "X-Original-Proto", "Proxy", "Remote-User", "X-Remote-User",
+    "X-HTTP-Method-Override",
+)  # fmt: skip
+
+
+VOUCHED = {"X-Original-For", "X-Original-Forwarded-For", "X-Original-Host", "X-Original-Proto"}
+"""Fields of a trusted proxy, in this spelling."""
+
+
+@pytest.mark.parametrize("name", FORGED)
+@pytest.mark.parametrize("peer", [PROXY, STRANGER])
+def test_no_field_that_upstreams_may_believe_comes_from_a_client(name: str, peer: str) -> None:
+    policy = HeaderPolicy(replace(RULES, assertion="X-Signed"))
+    for spelling in (name, name.lower(), name.replace("-", "_"), name.replace("-", ".")):
+        if peer == PROXY and spelling.title() in VOUCHED:
+            continue
+        fields = admit((spelling.encode(), b"forged"), policy=policy, peer=peer)
+        assert b"forged" not in [value for _, value in fields]
 
 
 @pytest.mark.parametrize("names", [b"X-User-Id", b"x-user-id, close", b"X_User_Id", b"close,X-USER-ID ,x"])
@@ -420,6 +460,13 @@ def test_a_response_loses_its_hop_by_hop_fields() -> None:
     assert (read.lengths, read.codings) == ([b"5"], [b"chunked"])
 
 
+@pytest.mark.parametrize("name", [b"Content-Length", b"Content-Type"])
+def test_connection_cannot_drop_what_an_answer_means(name: bytes) -> None:
+    read = read_response([(b"Connection", name + b", X-Hop"), (name, b"5"), (b"X-Hop", b"1")])
+
+    assert read.kept == name + b": 5\r\n"
+
+
 # Forwarding -------------------------------------------------------------------------------------
 
 FORWARDING = ("Uri", "Method", "Proto", "Host", "Port", "Prefix", "For", "Server", "Access-Token")
@@ -506,7 +553,10 @@ def test_only_configured_networks_are_trusted(peer: str, trusted: bool) -> None:
 def test_a_request_id_is_taken_from_a_trusted_proxy_if_it_is_sane(
     value: bytes, peer: str, request_id: str | None
 ) -> None:
-    assert POLICY.vouched([HOST, (b"x-request-ID", value)], peer) == (request_id, None)
+    fields = [HOST, (b"X-Other", b"other"), (b"x-request-ID", value)]
+    assert POLICY.vouched(fields, peer) == (request_id, None)
+    if peer == PROXY:
+        assert POLICY.acceptable_id(fields) == request_id
 
 
 def test_the_claims_that_headers_read_are_named() -> None:
