@@ -57,6 +57,7 @@ def test_all_readings_are_found() -> None:
 
 TABLE = RouteTable(
     [
+        Route("elsewhere", "/**", "u", hosts=frozenset({"b.test"})),
         Route("admin", "/files/admin/**", "u", methods=frozenset({"GET"})),
         Route("files", "/files/**", "u", allow=ALL, hosts=frozenset({"a.test"})),
         Route("plain", "/**", "u"),
@@ -73,24 +74,31 @@ def check(path: str, method: str = "GET") -> None:
 def test_a_liberty_that_leads_nowhere_else_passes() -> None:
     check("/files/group%2Fproject;v=1")
     check("/files//x")
+    # The other route takes no such request.
+    check("/files/admin%2Fx", "POST")
 
 
 @pytest.mark.parametrize("path", ["/files/admin%2Fx", "/files//admin/x", "/files;v/x"])
 def test_a_path_that_some_servers_read_as_another_routes_is_refused(path: str) -> None:
-    with pytest.raises(Denial):
+    with pytest.raises(Denial) as caught:
         check(path)
+    assert caught.value.route is not None
 
 
 def test_a_route_of_other_methods_has_it_too() -> None:
-    with pytest.raises(Denial):
-        RouteTable([Route("files", "/files/*", "u", allow=ALL), Route("b", "/files/x/y", "u")]).check(
-            Route("files", "/files/*", "u", allow=ALL), "GET", read("/files/x%2Fy")
-        )
+    files = Route("files", "/files/*", "u", allow=ALL)
+    for methods in (frozenset[str](), frozenset({"POST"})):
+        other = Route("b", "/files/x/y", "u", methods=methods)
+        with pytest.raises(Denial):
+            RouteTable([files, other]).check(files, "GET", read("/files/x%2Fy"))
+    # No other route has it.
+    RouteTable([files]).check(files, "GET", read("/files/x%2Fy"))
 
 
 def test_the_spelling_that_is_not_allowed_is_named() -> None:
-    with pytest.raises(Denial, match="the route does not allow semicolon"):
+    with pytest.raises(Denial, match="the route does not allow semicolon") as caught:
         check("/other;x")
+    assert caught.value.route is not None
 
 
 def test_a_forwarded_path_never_begins_with_two_slashes() -> None:

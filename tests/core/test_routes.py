@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.core.model import Route
 from gateway.core.reasons import Denial
+from gateway.core.requests.methods import COMMON
 from gateway.core.routes import _NORMAL, RouteTable, Target, normal_path, path_of, read_target
 
 HOST = (b"api.example.com",)
@@ -357,6 +358,16 @@ def test_a_route_without_an_upstream_serves_decisions_alone() -> None:
     with pytest.raises(Denial) as caught:
         forwarding.match("PUT", "h", "/a/c")
     assert caught.value.allow == {"POST"}
+
+
+def test_no_route_takes_a_tunnel_or_a_path_of_the_gateway_itself() -> None:
+    table = RouteTable([Route("all", "/**", "u", methods=frozenset({"CONNECT", "GET"}))], reserved="/healthz")
+    with pytest.raises(Denial, match="method_not_allowed") as caught:
+        table.match("CONNECT", "a.test", "/x")
+    assert caught.value.allow == COMMON
+    with pytest.raises(Denial, match="route_not_found"):
+        table.match("GET", "a.test", "/healthz")
+    assert table.match("GET", "a.test", "/healthz/x").name == "all"
 
 
 def test_an_empty_table_lets_nothing_through() -> None:
