@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from gateway.conditions import engine
+from gateway.conditions.effort import Effort
 from gateway.conditions.faults import Fault
 from gateway.conditions.syntax import NotCel, parse
 from gateway.conditions.type_check import TypeCheck
@@ -32,8 +33,7 @@ class Analysis:
     """Where each path is read first."""
     odd: tuple[int, Kind] | None = None
     """The first value that it may have and that is never true or false, with its place."""
-    heavy: bool = False
-    """Whether it takes time with the square of what it reads: the library copies lists within loops."""
+    effort: Effort = field(default_factory=Effort)
     program: str = ""
     """What is compiled: its text, with patterns as the library reads them."""
 
@@ -71,5 +71,5 @@ def analysed(text: str) -> Analysis:
         places.setdefault(path, at)
     return Analysis(
         text, tuple(sorted(faults, key=lambda fault: fault.at)), kind, tuple(dict.fromkeys(check.reads)),
-        frozenset(check.guarded), places, check.odd(tree), check.heavy, check.program,
+        frozenset(check.guarded), places, check.odd(tree), check.effort, check.program,
     )  # fmt: skip

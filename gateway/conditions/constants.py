@@ -6,7 +6,7 @@ from typing import Final
 
 from gateway.conditions import engine
 from gateway.conditions.faults import near
-from gateway.conditions.syntax import Constant, Entries, Index, Items, Node, Select, Unary
+from gateway.conditions.syntax import Binary, Constant, Entries, Index, Items, Node, Select, Unary
 from gateway.conditions.words import STATUSES
 
 _OF_TIME: Final[Mapping[str, tuple[int, int, str]]] = {
@@ -78,6 +78,13 @@ def twice(node: Entries) -> Iterator[Constant]:
 def is_zero(node: Node) -> bool:
     """Return whether a part is the whole number 0: nothing can be divided by it."""
     return isinstance(node, Constant) and node.kind in {"int", "uint"} and _number(node) == 0
+
+
+def joined(node: Node) -> int:
+    """Return how many lists `+` makes one of."""
+    if isinstance(node, Binary) and node.operator == "+":
+        return joined(node.left) + joined(node.right)
+    return 1
 
 
 def is_written(node: Node) -> bool:

@@ -21,10 +21,6 @@ from gateway.core.requests.asked import Asked, asked
 if TYPE_CHECKING:
     from cel import Context, Program
 
-MOST_ITEMS: Final = 2000
-"""The most items of lists and mappings that one evaluation reads: each takes time."""
-MOST_SQUARED: Final = 500
-"""The same for an expression whose time grows with their square (`Analysis.heavy`)."""
 MOST_CHARACTERS: Final = 64 * 1024
 """The most characters of texts that it reads."""
 _REQUEST_FIELDS: Final = ("method", "path", "host", "query")
@@ -124,7 +120,7 @@ class Expression:
     def _known(self, claims: Claims | None, user: User | None) -> dict[str, object]:
         """Return `user` and `claims`, with the fields that it reads."""
         known: dict[str, object] = {}
-        budget = _Budget(MOST_SQUARED if self.analysis.heavy else MOST_ITEMS)
+        budget = _Budget(self.analysis.effort.most_items)
         if self._users:
             known["user"] = {} if user is None else self._user(user, budget)
         if self._claims:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from gateway.conditions import engine, patterns
-from gateway.conditions.constants import is_written, is_zero, never, never_in_time, never_there, twice
+from gateway.conditions.constants import is_written, is_zero, joined, never, never_in_time, never_there, twice
+from gateway.conditions.effort import Effort
 from gateway.conditions.faults import Fault, unknown_field, unknown_function, unknown_name, unreadable_header
 from gateway.conditions.kinds import ORDERED, TOTAL, converted, differ, fits, hint_of
 from gateway.conditions.syntax import (
@@ -70,8 +71,9 @@ class TypeCheck:
         """Loops around this place, over what is not written in the expression."""
         self._turns = 1
         """How often this place is evaluated, by the loops around it over what is written."""
-        self.heavy = False
-        """Whether it takes time with the square of what it reads."""
+        self.effort = Effort()
+        self._copied = False
+        """Whether what is read here becomes part of each item that a loop makes."""
         self._kinds: dict[int, Kind] = {}
         """What each part is worth, by its `id`."""
         self._patterns: list[tuple[int, str, str]] = []
@@ -222,7 +224,8 @@ class TypeCheck:
         if len(path) > len(kept) and kind != DYN:
             return self._fault(at, f"`{'.'.join(kept)}` is {kind}, and has no `{path[len(kept)]}`")
         self.reads_at.append((kept, at))
-        self.heavy = self.heavy or (self._loops > 0 and (kind in {DYN, MAP} or kind.item is not None))
+        if self._loops and (kind in {DYN, MAP} or kind.item or (self._copied and kind == STRING)):
+            self.effort.grows(3 if self._copied else 2)
         if test:
             self.guarded.add(path)
             return BOOL
@@ -257,7 +260,7 @@ class TypeCheck:
             return BOOL
         if operator == "in":
             return self._in(node, scope)
-        left, right = self.kind(node.left, scope), self.kind(node.right, scope)
+        left, right = self._operands(node, scope)
         if operator in {"==", "!="}:
             self._compared(node, left, right, scope)
             return BOOL
@@ -283,6 +286,15 @@ class TypeCheck:
                 node.at, f"`{operator}` does not fit {left} and {right}", converted(left, right)
             )
         return total
+
+    def _operands(self, node: Binary, scope: Mapping[str, Kind]) -> tuple[Kind, Kind]:
+        """Return what both sides are worth. `+` makes texts and lists of them, for each turn of a loop."""
+        copied = self._copied
+        if node.operator == "+" and self._loops and not (is_written(node.left) or is_written(node.right)):
+            self._copied = True
+        kinds = self.kind(node.left, scope), self.kind(node.right, scope)
+        self._copied = copied
+        return kinds
 
     def _compared(self, node: Binary, left: Kind, right: Kind, scope: Mapping[str, Kind]) -> None:
         both = [(one, other) for one in self._worth(node.left) for other in self._worth(node.right)]
@@ -384,8 +396,12 @@ class TypeCheck:
         turns = len(node.items.items) if isinstance(node.items, Items) else 1
         if self._turns * turns > _MOST_TURNS:
             self._fault(node.at, "loops too often, together with those around it", "write shorter lists")
-        self.heavy = self.heavy or (not written and node.function in {"filter", "map"})
+        if not written and node.function in {"filter", "map"}:
+            self.effort.grows(2)
+        self.effort.joined = max(self.effort.joined, joined(node.items))
+        copied, self._copied = self._copied, node.function == "map"
         self._loops += not written
+        self.effort.loops += not written
         self._turns *= max(1, turns)
         self.variables.add(node.variable)
         item = (items.item or DYN) if items.name == "list" else DYN
@@ -397,4 +413,5 @@ class TypeCheck:
             made = items if node.function == "filter" else BOOL
         self._loops -= not written
         self._turns //= max(1, turns)
+        self._copied = copied
         return made

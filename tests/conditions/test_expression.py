@@ -6,7 +6,8 @@ from typing import Final
 import pytest
 
 from gateway.conditions import engine
-from gateway.conditions.expression import MOST_CHARACTERS, MOST_ITEMS, MOST_SQUARED, Expression, NotUsable
+from gateway.conditions.effort import MOST_CUBED, MOST_ITEMS, MOST_SQUARED
+from gateway.conditions.expression import MOST_CHARACTERS, Expression, NotUsable
 from gateway.core.conditions import Missing
 from gateway.core.model import JSON, Claims, CredentialSources, Request, Route, User, UserStatus
 from gateway.core.reasons import Denial
@@ -105,6 +106,18 @@ def test_the_values_that_an_evaluation_reads_are_bounded(value: JSON) -> None:
         ("claims.x.all(i, i in claims.x)", MOST_SQUARED),
         ('claims.x.all(i, claims.x[0] == "x")', MOST_SQUARED),
         ('claims.x.all(i, claims.sub != "")', MOST_ITEMS),
+        ('claims.x.map(i, i + "a").size() > 0', MOST_SQUARED),
+        ('claims.x.all(i, claims.sub + "a" != i)', MOST_ITEMS),
+        # What is read becomes part of each item: 490 items took ten seconds.
+        ("claims.x.map(i, claims.x + claims.x).size() > 0", MOST_CUBED),
+        ("claims.x.map(i, {i: [claims.x]}).size() > 0", MOST_CUBED),
+        ("claims.x.map(i, claims.sub + i).size() > 0", MOST_CUBED),
+        ("claims.x.all(i, (claims.x + claims.x).size() > 0)", MOST_CUBED),
+        # Many loops, or a list that is joined to itself.
+        (" && ".join(['claims.x.all(i, i != "a")'] * 4), MOST_ITEMS),
+        (" && ".join(['claims.x.all(i, i != "a")'] * 8), MOST_ITEMS // 2),
+        ('(claims.x + claims.x).all(i, i != "a")', MOST_ITEMS // 2),
+        ("(claims.x + claims.x + claims.x + claims.x).map(i, i).size() > 0", MOST_SQUARED // 4),
     ],
 )
 def test_quadratic_expressions_have_a_lower_bound(text: str, most: int) -> None:
