@@ -330,7 +330,7 @@ def _remove_at_end(settings: Settings, stack: AsyncExitStack) -> None:
 
 
 def _urls(scheme: str, listeners: Listeners) -> Urls:
-    """Return where the gateway serves; `scheme` is that of the front."""
+    """Return where the gateway serves; `scheme` is that of the listener for clients."""
     return Urls(
         sockets.url(scheme, listeners.front),
         sockets.url("http", listeners.admin),

@@ -1,4 +1,4 @@
-"""Settings → keys: of the issuers, of the front's certificate, of assertions."""
+"""Settings → keys: of the issuers, of the certificate for clients, of assertions."""
 
 import asyncio
 import time
@@ -55,7 +55,7 @@ def key_ring(
 
 
 def tls_certificate(server: model.Server, metrics: Metrics, stack: AsyncExitStack) -> Certificate | None:
-    """Read the certificate of the front, and watch its files until `stack` ends; None without TLS.
+    """Read the certificate of the listener for clients, and watch it until `stack` ends; None without TLS.
 
     Raises OSError when a file cannot be read.
     """

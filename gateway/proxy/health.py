@@ -44,7 +44,7 @@ class HealthPath:
         self._known_until = 0.0
 
     def before(self, otherwise: ExchangeFactory) -> ExchangeFactory:
-        """Return what handles requests for this path here, and all others as `otherwise` does."""
+        """Return a factory that handles requests for this path here, and all others by `otherwise`."""
 
         def exchange(
             connection: ClientConnection, incoming: AnyRequest, credential: Credential | None

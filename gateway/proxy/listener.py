@@ -22,7 +22,7 @@ _OUT_OF_FILES_SECONDS: Final = 1.0
 
 
 class _Accepting(Protocol):
-    """What accepts connections on one socket."""
+    """Accepts connections on one socket."""
 
     def close(self) -> None: ...
 

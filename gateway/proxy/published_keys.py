@@ -18,7 +18,7 @@ _METHODS: Final = frozenset({"GET", "HEAD"})
 
 
 class Keys(Protocol):
-    """What is published: `gateway.assertion.keys.AssertionKeys`."""
+    """The published keys: `gateway.assertion.keys.AssertionKeys`."""
 
     @property
     def max_age(self) -> float:
@@ -29,14 +29,14 @@ class Keys(Protocol):
 
 
 class PublishedKeys:
-    """The path, and what is there now."""
+    """The path, and the JWK set that it serves."""
 
     def __init__(self, keys: Keys, metrics: Metrics) -> None:
         self.keys = keys
         self.metrics = metrics
 
     def before(self, otherwise: ExchangeFactory) -> ExchangeFactory:
-        """Return what handles requests for the path here, and all others as `otherwise` does."""
+        """Return a factory that handles requests for the path here, and all others by `otherwise`."""
 
         def exchange(
             connection: ClientConnection, incoming: AnyRequest, credential: Credential | None

@@ -24,7 +24,7 @@ _CUT_OFF_SECONDS: Final = 0.2
 
 
 ExchangeFactory: TypeAlias = Callable[[ClientConnection, AnyRequest, Credential | None], Exchange]
-"""Makes what handles one request, from its connection, its head and its bearer token."""
+"""Makes the exchange for one request, from its connection, its head and its bearer token."""
 
 
 class ConnectionServer:

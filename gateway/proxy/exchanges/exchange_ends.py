@@ -1,4 +1,4 @@
-"""What an exchange has, and how it ends: with a response, a denial, or without its client.
+"""The state of an exchange, and its end: with a response, a denial, or without its client.
 
 Each end counts the request, gives the upstream's connection back, and lets the client's connection go on.
 """

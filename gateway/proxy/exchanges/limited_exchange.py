@@ -8,7 +8,7 @@ from gateway.proxy.upstream.parser import ResponseHead
 
 
 class LimitedExchange(Exchange):
-    """What all kinds of exchanges have in addition where limits are configured."""
+    """The additional parts of every kind of exchange where limits are configured."""
 
     __slots__ = ()
 

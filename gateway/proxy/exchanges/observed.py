@@ -18,7 +18,7 @@ from gateway.telemetry import logs
 
 
 class ObservedExchange(Exchange):
-    """An exchange that counts its own bytes, and logs what becomes of it."""
+    """An exchange that counts its own bytes, and logs its steps and its end."""
 
     __slots__ = ("_sent",)
 

@@ -48,7 +48,7 @@ _STATE_MARK: Final = b"tate: "
 def traced(
     tracing: Tracing, context: ExchangeContext, *, observed: bool, kind: Kind = as_it_is
 ) -> ExchangeFactory:
-    """Return what makes the exchanges. `observed`: those that are not sampled are logged, too.
+    """Return the factory of exchanges. `observed`: those that are not sampled are logged, too.
 
     `kind` makes of each kind the one that is used.
     """
@@ -96,7 +96,7 @@ def _without(admission: Admission, dropped: Collection[bytes]) -> Admission:
 
 
 class UnsampledExchange(Exchange):
-    """A request that names no parent, and begins a trace that is not sampled. Its upstream is told so."""
+    """A request without a parent, which begins a trace that is not sampled. Its upstream learns that."""
 
     __slots__ = ()
 
