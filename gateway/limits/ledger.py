@@ -10,9 +10,12 @@ LEASE_SECONDS: Final = 4.0
 """How long a worker may spend a lease. It is on record in Redis for at least that, and at most twice that."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ask:
-    """A worker's account of one lease, and its wish for the next one. All numbers are tokens."""
+    """A worker's account of one lease, and its wish for the next one. All numbers are tokens.
+
+    It is never changed; one that is frozen takes three times as long to make, and each lease makes one.
+    """
 
     limit: str
     subject: str
@@ -44,9 +47,9 @@ class Ask:
     """The name of the time since which Redis has lost nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Grant:
-    """The answer to an `Ask`."""
+    """The answer to an `Ask`. It is never changed, either."""
 
     granted: int
     """Of `want`."""

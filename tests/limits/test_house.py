@@ -377,6 +377,7 @@ async def test_who_spends_a_lease_is_not_forgotten_first(redis_url: str, client:
         assert await spend([worker], "rate", 20) == 20
         all_workers.clock.now += 1.0
         assert await spend([worker], "rate", 5) == 5
+        await worker.idle()
         ann = budget.purse("ann")
         budget.purse("ben")
         asked = worker.line.asks
