@@ -2,12 +2,26 @@
 
 import json
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
-from gateway.limits.holdings import SPENT, Account, Holdings, Sum, pack, shown, together, unpack
-from gateway.limits.ledger import Grant
-from gateway.limits.purse import STREAK, Purse
+from gateway.limits import budget
+from gateway.limits.budget import OwnPurse
+from gateway.limits.holdings import (
+    SPENT,
+    Account,
+    Holdings,
+    Sum,
+    holdings_of,
+    pack,
+    shown,
+    together,
+    unpack,
+)
+from gateway.limits.house import House
+from gateway.limits.ledger import Grant, Ledger, Usages
+from gateway.limits.purse import STREAK, Purse, Share
 from tests.limits.test_purse import QUOTA, RATE, SLOTS, ask, lent
 
 ANN = Account("rate", "ann", None, 0.0, 0, 0, None, 0.0)
@@ -47,11 +61,40 @@ def test_what_two_workers_know_of_one_subject_is_one_account() -> None:
     other = replace(ANN, left=7, age=0.5, held=2, refused_for=9.0)
     unknown = replace(ANN, held=1)
     gone = replace(ANN, limit="gone")
-    found = together([RATE], [known(one), known(other, gone), known(unknown, shared=False)])
+    more = replace(known(other, gone), sums={"rate": Sum(5, 2, 1, 4)})
+    without = Holdings(True, {}, [])
+    found = together([RATE], [known(one), more, known(unknown, shared=False), without])
     assert found.accounts == [replace(one, left=7, age=0.5, held=6, refused_for=9.0)]
-    assert (found.shared, found.sums) == (False, {"rate": Sum(3, 6, 0, 1)})
+    assert (found.shared, found.sums) == (False, {"rate": Sum(5, 6, 1, 4)})
     assert found.accounts[0].spent(RATE) == RATE.burst - 7 - 6
     assert (unknown.spent(RATE), replace(ANN, running=4).spent(SLOTS)) == (None, 4)
+
+
+async def test_a_worker_tells_what_it_holds_and_whom_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "_SLICE", 2)
+    house = House([RATE, SLOTS], cast("Ledger", None), cast("Usages", None), clock=lambda: 100.0)
+    for number in range(5):
+        purse = house.budgets["rate"].purse(f"user-{number}")
+        purse.tokens, purse.until = number, 100.0 if number == 4 else 101.0
+        if number < 3:
+            purse.refuse(99.0 - number, 2.0)
+    lease = lent(2, left=20)
+    house.budgets["rate"].purses.put("ann", cast("OwnPurse", lease))
+    house.budgets["slots"].purse("ann").running = 3
+    found = await holdings_of(house)
+    assert found.sums == {"rate": Sum(6, 0 + 1 + 2 + 3 + 2, 0, 3), "slots": Sum(1, 0, 3, 0)}
+    rate = "rate"
+    assert found.accounts == [
+        Account(rate, "ann", 20, 0.0, 2, 0, None, 0.0),
+        Account("slots", "ann", None, 0.0, 0, 3, None, 0.0),
+        *(
+            Account(rate, f"user-{each}", None, 0.0, each, 0, 1.0 + each, max(0.0, 1.0 - each))
+            for each in (2, 1, 0)
+        ),
+    ]
+    for share, shared in ((None, True), (Share(1, 0, 1, 100.0), False)):
+        house.share = share
+        assert (await holdings_of(house)).shared is shared
 
 
 def test_few_of_many_are_listed() -> None:
@@ -66,3 +109,6 @@ def test_holdings_travel_between_processes(subject: str) -> None:
     found = known(replace(ANN, subject=subject, left=3, refused_for=0.5))
     assert unpack(json.loads(json.dumps(pack(found)))) == Holdings(True, found.sums, [*found.accounts])
     assert len(shown(subject).encode()) <= 255 + len("…".encode())
+    assert shown(subject).startswith(subject[:1].encode("utf-8", "replace").decode())
+    assert shown("k" * 255) == "k" * 255
+    assert shown("k" * 256) == "k" * 255 + "…"
