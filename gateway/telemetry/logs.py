@@ -99,6 +99,8 @@ class _LibraryHandler(logging.Handler):
     """Turns the log records of libraries into structlog events."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if _of_a_given_up_connection(record):
+            return
         logger = structlog.get_logger()
         logger.log(
             record.levelno,
@@ -107,6 +109,15 @@ class _LibraryHandler(logging.Handler):
             detail=record.getMessage(),
             exc_info=record.exc_info,
         )
+
+
+def _of_a_given_up_connection(record: logging.LogRecord) -> bool:
+    """Tell whether asyncio only reports a connection attempt of asyncpg that was cancelled before TLS.
+
+    asyncpg leaves a future behind that has a bare `ConnectionError`. Those of the system are subclasses.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return record.name == "asyncio" and type(error) is ConnectionError
 
 
 def tables_of_another_version(tables: str, detail: str, fix: str) -> None:

@@ -1,14 +1,18 @@
 """Logs: one JSON object per line, without personal data and secrets."""
 
+import asyncio
 import errno
+import gc
 import io
 import json
 import logging
 import random
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from contextvars import copy_context
 
+import asyncpg
 import pytest
 import structlog
 
@@ -224,6 +228,26 @@ def test_lines_of_libraries_have_the_same_form(stream: io.StringIO) -> None:
         "asyncio",
         "slow callback\nsecond line",
     )
+
+
+async def test_a_connection_attempt_that_is_cancelled_leaves_no_line(stream: io.StringIO, dsn: str) -> None:
+    """As at the end of `check --live`, or of a worker: the driver leaves a future that nothing waits for."""
+    for turns in range(10):
+        attempt = asyncio.create_task(asyncpg.connect(dsn, ssl="prefer"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        attempt.cancel()
+        with suppress(asyncio.CancelledError):
+            await (await attempt).close()
+        await asyncio.sleep(0)
+        gc.collect()
+    assert lines(stream) == []
+
+
+def test_an_error_that_nothing_waits_for_is_logged(stream: io.StringIO) -> None:
+    for error in (ConnectionResetError("by peer"), ValueError("odd")):
+        logging.getLogger("asyncio").error("Future exception was never retrieved", exc_info=error)
+    assert len(lines(stream)) == 2
 
 
 def test_an_outage_and_its_end_are_logged(stream: io.StringIO) -> None:
