@@ -178,6 +178,8 @@ def _carry_out(given: "Given", files: _Files, *, asks: bool, tries: bool, migrat
 
 
 def _require_new(config: Path, *, force: bool) -> None:
+    if config.is_dir():
+        output.fail(f"{config} is a folder", f"name a file in it: {config / 'gateway.yaml'}", output.USAGE)
     if config.exists() and not force:
         output.fail(
             f"{config} exists", "--force overwrites it, --config FILE writes another file", output.USAGE

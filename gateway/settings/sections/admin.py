@@ -60,8 +60,8 @@ class OidcRoles(Section):
     """The roles of people in the console, by a claim of the ID token."""
 
     claim: ClaimPath = "roles"
-    """The path of the claim with the person's roles or groups, such as `groups` or `realm_access.roles`. A text is
-    split at spaces; elements of a list are taken as they are, so names with spaces need a list."""
+    """The path of the claim with the person's roles or groups, such as `groups` or `realm_access.roles`.
+    A text is split at spaces; elements of a list are taken as they are, so names with spaces need a list."""
     viewer: tuple[Text, ...] = ()
     """Values that make a viewer, who may read everything."""
     operator: tuple[Text, ...] = ()

@@ -147,6 +147,16 @@ def test_the_secrets_need_a_file_of_their_own(tmp_path: Path) -> None:
     assert (told.exit_code, "name two files" in told.stderr) == (output.USAGE, True)
 
 
+@pytest.mark.parametrize("forced", [(), ("--force",)])
+def test_a_folder_takes_no_configuration(tmp_path: Path, forced: tuple[str, ...]) -> None:
+    """Nothing is written beside it, either: the secrets would have been."""
+    folder = tmp_path / "gateway.yaml"
+    folder.mkdir()
+    told = invoke(tmp_path, "init", *forced)
+    assert (told.exit_code, "gateway.yaml is a folder" in told.stderr) == (output.USAGE, True)
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_a_password_in_the_command_line_is_warned_of(tmp_path: Path) -> None:
     words = ("--issuer", "https://idp.example.com", "--audience", "api", "--upstream", "http://127.0.0.1:1")
     told = invoke(tmp_path, "init", *words, "--postgres", "postgresql://u:hunter2@127.0.0.1:1/g", "--offline")
