@@ -1,7 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import pytest
@@ -310,6 +310,17 @@ class TestTiers:
         resolution = await tiers.resolve(claims())
         assert resolution.user is not None
         assert (resolution.user.status, resolution.tier) == (UserStatus.SUSPENDED, Tier.POSTGRES)
+
+    async def test_a_user_that_redis_has_anew_replaces_the_one_that_was_known(self, world: World) -> None:
+        ann = await world.add()
+        tiers = world.tiers()
+        known = (await tiers.resolve(claims())).user
+        # An equal user is the same object, so that others may compare users by identity.
+        assert (await tiers.resolve(claims())).user is known == ann
+        changed = replace(ann, status=UserStatus.SUSPENDED)
+        await world.store(changed, world.now + 1)
+        resolution = await tiers.resolve(claims())
+        assert (resolution.user, resolution.tier) == (changed, Tier.REDIS)
 
     async def test_a_dropped_entry_is_asked_for_again(self, world: World) -> None:
         ann = await world.add()
@@ -671,6 +682,7 @@ class TestMemory:
             assert validity is not None
             # The caller may use it from then on, without asking again.
             assert validity.answer.user is told.user
+            assert await tiers.find(claims()) == tiers.recall(claims())
         assert world.postgres.queries == 1
 
     async def test_an_answer_that_redis_refused_is_not_recalled(self, world: World) -> None:
@@ -679,7 +691,7 @@ class TestMemory:
         local.open()
         tiers = world.tiers(local=local)
         await world.redis.bury([("main", "ann")], 2**53)
-        assert (await tiers.resolve(claims())).tier is Tier.POSTGRES
+        assert (await tiers.find(claims())).tier is Tier.POSTGRES
         assert tiers.recall(claims()) is None
 
     async def test_redis_down_nothing_is_remembered(self, world: World) -> None:
