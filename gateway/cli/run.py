@@ -47,10 +47,10 @@ def run(*, config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 def _watch(config: Path) -> "FileWatch":
     """Record the contents of all files that the settings are read from, before they are read."""
-    from gateway.settings.reading.environment import Overrides
+    from gateway.settings.reading.environment import files_named
     from gateway.workers.file_watch import FileWatch
 
-    return FileWatch((config, *Overrides(os.environ).files))
+    return FileWatch((config, *files_named(os.environ)))
 
 
 def _plan(settings: "Settings", watch: "FileWatch") -> "Plan":

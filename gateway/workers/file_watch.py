@@ -52,7 +52,8 @@ class FileWatch:
         digest = hashlib.sha256()
         for path in self._paths:
             try:
-                content = path.read_bytes()
+                # A pipe can be read once, by the reader of the configuration, and would block.
+                content = path.read_bytes() if path.is_file() else b"\0"
             except OSError:
                 content = b"\0"  # not a configuration, and not that of before
             digest.update(len(content).to_bytes(8) + content)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway.settings.advice import advice
+from gateway.settings.reading.environment import files_named
 from gateway.settings.reading.loading import ConfigurationError, load, load_with_source
 
 BASE = """\
@@ -96,6 +97,16 @@ class TestFiles:
         secret.write_bytes(written % b"postgresql://u:secret@db/y")
         settings = load(file, {"GATEWAY_POSTGRES__DSN_FILE": str(secret)})
         assert settings.postgres.dsn.get_secret_value() == "postgresql://u:secret@db/y"
+
+    def test_files_are_named_without_being_read(self, tmp_path: Path) -> None:
+        """One may be a pipe, which can be read once."""
+        env = {
+            "GATEWAY_POSTGRES__DSN_FILE": str(tmp_path / "dsn"),
+            "GATEWAY_REDIS__URL": "redis://127.0.0.1:1",
+            "GATEWAY_CONFIG": str(tmp_path / "gateway.yaml"),
+            "GATEWAY_TEST_FILE": "x",
+        }
+        assert files_named(env) == [tmp_path / "dsn"]
 
     def test_a_file_that_is_not_there_is_a_mistake(self, tmp_path: Path, file: Path) -> None:
         found = mistakes(file, {"GATEWAY_ADMIN__TOKEN_FILE": str(tmp_path / "none")})

@@ -1,6 +1,7 @@
 """`server.reload: watch`: a changed file is a reload."""
 
 import asyncio
+import os
 import time
 from pathlib import Path
 
@@ -58,6 +59,19 @@ class TestFileWatch:
         assert not watch.has_changed(now + 2 * RETRY + INTERVAL)
         assert (watch.has_changed(now + 2 * RETRY + 2 * INTERVAL), watch.again) == (True, False)
         assert not watch.has_changed(now + 4 * RETRY)
+
+    def test_a_pipe_is_left_to_who_reads_the_configuration(self, tmp_path: Path) -> None:
+        """As in `gateway run --config <(sops --decrypt gateway.yaml)`: it can be read once."""
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        ends = os.open(pipe, os.O_RDWR)
+        try:
+            os.write(ends, b"issuers: []")
+            watch, now = FileWatch((pipe,)), time.monotonic()
+            assert not watch.has_changed(now + INTERVAL)
+            assert os.read(ends, 100) == b"issuers: []"
+        finally:
+            os.close(ends)
 
     def test_no_files_are_never_looked_at(self) -> None:
         watch = FileWatch(())

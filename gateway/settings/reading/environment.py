@@ -46,8 +46,6 @@ class Overrides:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.faults: list[tuple[str, Finding]] = []
         """Variables that cannot be used: the name, and why."""
-        self.files: list[Path] = []
-        """The files that variables name."""
         self._origins: dict[Location, str] = {}
         self._values: list[dict[str, object]] = []
         source = EnvSettingsSource(_Variables)
@@ -62,7 +60,6 @@ class Overrides:
             if fault is not None and (in_file := _location_of_file(variable)) is not None:
                 where, fault = in_file, None
                 value = _content(variable, where, environment)
-                self.files.append(Path(environment[variable]))
             if isinstance(value, Finding):
                 fault = value
             if fault is not None or isinstance(value, Finding):
@@ -93,6 +90,11 @@ class Overrides:
         return None
 
 
+def files_named(environment: Mapping[str, str]) -> list[Path]:
+    """Return the files that variables name, without reading them."""
+    return [Path(environment[name]) for name in sorted(environment) if _names_a_file(name)]
+
+
 def variable_of(where: Location) -> str:
     """Return the name of the variable that overrides a setting."""
     return _PREFIX + "__".join(str(key) for key in where).upper()
@@ -108,6 +110,13 @@ def _location(variable: str) -> tuple[str, ...] | None:
         return None
     keys = tuple(variable.removeprefix(_PREFIX).lower().split("__"))
     return keys if len(keys) > 1 or keys[0] in schema()["properties"] else None
+
+
+def _names_a_file(variable: str) -> bool:
+    where = _location(variable)
+    return (
+        where is not None and _fault(variable, where) is not None and _location_of_file(variable) is not None
+    )
 
 
 def _location_of_file(variable: str) -> tuple[str, ...] | None:
