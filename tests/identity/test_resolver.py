@@ -8,7 +8,16 @@ import pytest
 from redis.asyncio import Redis as Client
 from structlog.testing import capture_logs
 
-from gateway.core.model import Claims, Identity, Resolution, StoreUnavailable, Tier, User, UserStatus
+from gateway.core.model import (
+    Claims,
+    Identity,
+    RecordUnusable,
+    Resolution,
+    StoreUnavailable,
+    Tier,
+    User,
+    UserStatus,
+)
 from gateway.core.reasons import REVOCATION_UNAVAILABLE, USER_STORE_UNAVAILABLE, Denial, Reason
 from gateway.core.revocations import Revocation, Revocations
 from gateway.identity.local_cache import LocalCache
@@ -284,6 +293,18 @@ class TestTiers:
         assert await slow == Resolution(ann, Tier.LOCAL, None, Tier.REDIS)
         assert world.postgres.queries == 1
 
+    @pytest.mark.parametrize("down", [False, True])
+    async def test_identities_that_are_asked_about_at_once_share_no_query(
+        self, world: World, *, down: bool
+    ) -> None:
+        ann, bob = await world.add(), await world.add("bob")
+        if down:
+            await world.redis_cable.pull()
+        tiers = world.tiers()
+        tokens = (claims(), claims("bob"), claims(issuer_name="other", iss="https://other.example.com/"))
+        answers = await asyncio.gather(*map(tiers.resolve, tokens))
+        assert [answer.user for answer in answers] == [ann, bob, None]
+
     async def test_a_cancelled_caller_does_not_end_the_query_of_others(self, world: World) -> None:
         ann = await world.add()
         tiers = world.tiers()
@@ -548,6 +569,38 @@ class TestStoresDown:
         assert (await tiers.resolve(claims())).user is None
         await world.postgres_cable.pull()
         world.now += 5
+        assert await denied(tiers, claims()) is USER_STORE_UNAVAILABLE
+
+    async def test_a_user_whose_time_is_over_is_not_served(self, world: World) -> None:
+        """A ban may have begun."""
+        ann = replace(await world.add(), valid_until=world.now + 10)
+        await world.store(ann, world.now)
+        await world.postgres_cable.pull()
+        tiers = world.tiers()
+        world.now += 9
+        assert (await tiers.resolve(claims())).user == ann
+        world.now += 1
+        assert await denied(tiers, claims()) is USER_STORE_UNAVAILABLE
+
+    @pytest.mark.parametrize("down", [False, True])
+    async def test_no_earlier_answer_takes_the_place_of_a_row_that_cannot_be_read(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, *, down: bool
+    ) -> None:
+        ann = await world.add()
+        tiers = world.tiers(unchecked_allowed=True)
+        assert (await tiers.resolve(claims())).user == ann
+        world.now += 300
+        failure: StoreUnavailable = StoreUnavailable(Tier.POSTGRES, "down")
+
+        async def fail(*_: object, **__: object) -> FoundUser:
+            raise failure
+
+        monkeypatch.setattr(world.postgres, "find_user", fail)
+        monkeypatch.setattr(world.postgres, "find_user_and_revocations", fail)
+        if down:
+            await world.redis_cable.pull()
+        assert (await tiers.resolve(claims())).stale
+        failure = RecordUnusable(Tier.POSTGRES, "two rows")
         assert await denied(tiers, claims()) is USER_STORE_UNAVAILABLE
 
     async def test_a_created_user_is_served_after_a_miss(self, world: World) -> None:
