@@ -24,7 +24,6 @@ decision, or the decision must not be remembered. A decision is replaced as a wh
 """
 
 import asyncio
-import math
 from collections import defaultdict
 from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
@@ -155,8 +154,7 @@ class Tokens:
 
     def keep(self, credential: Credential, verified: VerifiedToken) -> Token:
         """Remember a token, unless its key was withdrawn while it was being verified."""
-        until = verified.until if math.isinf(verified.until) else shared_instant(verified.until)
-        token = Token(verified.claims, verified.key, until)
+        token = Token(verified.claims, verified.key, shared_instant(verified.until))
         keys = self._keys.current(verified.claims.realm)
         if keys is not None and verified.key in keys.keys:
             self._tokens.put(credential.digest, token)
