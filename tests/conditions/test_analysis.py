@@ -7,6 +7,7 @@ import pytest
 
 from gateway.conditions import engine, patterns
 from gateway.conditions.analysis import analysed
+from gateway.conditions.constants import never_in_time
 from gateway.conditions.syntax import DEEPEST, LONGEST
 from gateway.conditions.words import DYN
 
@@ -259,3 +260,31 @@ def test_depth_is_bounded_in_every_way() -> None:
     ):  # fmt: skip
         assert analysed(text).faults, text[:20]
     assert analysed("(" * (DEEPEST - 1) + "claims.a" + ")" * (DEEPEST - 1)).faults == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("1 / 0", "it divides by zero"),
+        ("[1][2]", "the list is too short"),
+        ("{'a': 1}.b", "the field b is missing"),
+        ("'a' > 1", "the types do not fit"),
+        ("9223372036854775807 + 1", "a number is too large"),
+        ("1 + 1", None),
+    ],
+)
+def test_why_an_expression_has_no_value(text: str, told: str | None) -> None:
+    assert engine.failure(text) == told
+
+
+@pytest.mark.parametrize(
+    ("function", "least", "greatest"),
+    [
+        ("getMonth", 0, 11), ("getDayOfWeek", 0, 6), ("getDate", 1, 31), ("getDayOfMonth", 0, 30),
+        ("getDayOfYear", 0, 365), ("getMilliseconds", 0, 999),
+    ],
+)  # fmt: skip
+def test_the_parts_of_an_instant_have_bounds(function: str, least: int, greatest: int) -> None:
+    assert never_in_time(function, least) is never_in_time(function, greatest) is None
+    for value in (least - 1, greatest + 1):
+        assert never_in_time(function, value) is not None

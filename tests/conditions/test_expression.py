@@ -57,6 +57,7 @@ def verdict(text: str, claims: Claims | None = CLAIMS, user: User | None = USER,
         ('claims.plan == "pro" || user.id == "7"', "true"),
         ('claims.plan == "pro" && user.id == "8"', "condition_not_met"),
         ("user.attributes.n == null && has(user.attributes.n)", "true"),
+        ('size(user.attributes) == 2 && "plan" in user.attributes', "true"),
         # Types that only the values show
         ("user.attributes.plan > 1", "condition_failed"),
         ("user.attributes.plan", "condition_failed"),
@@ -68,6 +69,9 @@ def verdict(text: str, claims: Claims | None = CLAIMS, user: User | None = USER,
         # The request
         ('request.method == "GET" && request.path == "/orders/7"', "true"),
         ('request.host == "api.example.com" && request.query == "a=b"', "true"),
+        ('request.path == "/orders/7"', "true"),
+        ('request.host == "api.example.com"', "true"),
+        ('request.query == "a=b"', "true"),
         ('request.headers["x-a"] == "1, 2" && !("x-b" in request.headers)', "true"),
         ('client.ip == "192.0.2.1" && now == timestamp("2023-11-14T22:13:20Z")', "true"),
         ("now.getHours() == 22 && user.id == '7'", "true"),
@@ -93,6 +97,9 @@ def test_the_values_that_an_evaluation_reads_are_bounded(value: JSON) -> None:
     """Each item takes time, and a client may choose the claims of its token at the issuer."""
     assert verdict('claims.big != "y"', big=value) == "condition_failed"
     assert verdict('claims.sub == "ann"', big=value) == "true"
+    user = replace(USER, attributes={"plan": "pro", "big": value})
+    assert verdict('user.attributes.plan == "pro"', user=user) == "true"
+    assert verdict("size(user.attributes) == 2", user=user) == "condition_failed"
 
 
 @pytest.mark.parametrize(
@@ -145,6 +152,16 @@ def test_a_defect_of_the_library_denies(monkeypatch: pytest.MonkeyPatch) -> None
         engine.evaluate(Broken(), engine.context({}))  # type: ignore[arg-type]  # broken on purpose
 
 
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_the_end_of_a_process_is_no_defect(end: type[BaseException]) -> None:
+    class Ended:
+        def execute(self, _: object) -> object:
+            raise end
+
+    with pytest.raises(end):
+        engine.evaluate(Ended(), engine.context({}))  # type: ignore[arg-type]  # an evaluation that is ended
+
+
 @pytest.mark.parametrize("value", ["\ud800", {"a": "\udfff"}, object(), 1j])
 def test_a_value_that_the_library_does_not_take_denies(value: JSON) -> None:
     assert verdict('claims.odd != "x"', odd=value) == "condition_failed"
@@ -161,6 +178,13 @@ def test_a_prepared_condition_reads_each_request_anew() -> None:
         with pytest.raises(Denial):
             check(other, ROUTE)
         check(request("/a", head), ROUTE)
+
+
+def test_the_claims_to_keep_are_those_that_are_no_fields_of_a_token() -> None:
+    assert Expression('claims.acr == "2" && has(claims.org.unit) && claims.sub == "a"').claims_read == {
+        "acr",
+        "org",
+    }
 
 
 def test_now_moves_on() -> None:
