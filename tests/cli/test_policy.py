@@ -88,6 +88,13 @@ def test_a_case_that_fails_is_reported_with_its_line(config: Path) -> None:
     assert [each["line"] for each in found["failed"]] == [16, 21]
 
 
+def test_a_terminal_obeys_nothing_in_a_case(config: Path) -> None:
+    for case in ('name: "a\\e[31m", request: {path: /nowhere}, expect: allow', '"a\\e[31m": 1'):
+        _, out, err = run(config, f"cases:\n  - {{{case}}}")
+        assert "\x1b" not in out + err
+        assert "[31m" in err
+
+
 @pytest.mark.parametrize(
     ("cases", "told"),
     [

@@ -247,6 +247,17 @@ def test_a_request_that_two_paths_take_must_meet_both_requirements(tmp_path: Pat
     assert run(file, "--config", config)[:2] == (0, f"The routes are those of {file}.\n")
 
 
+def test_a_terminal_obeys_nothing_in_a_description(tmp_path: Path) -> None:
+    file, config = tmp_path / "openapi.yaml", tmp_path / "gateway.yaml"
+    config.write_text(CONFIG + "routes: [{name: a, match: {path: /a}, upstream: api}]\n")
+    odd = {"/a\x1b[31m/b": {"get": OPEN}, "x\x1b]0;a\x07": {}, "/{id\x1b[2J}": {"get": OPEN}}
+    for paths in (odd, {"/\x1b[2J": {"get": None}}):
+        file.write_text(json.dumps({**description(), "paths": paths}))
+        for told in (run(file), run(file, "--config", config)):
+            assert "\x1b" not in told[1] + told[2]
+            assert "\N{REPLACEMENT CHARACTER}[" in told[2]
+
+
 def test_parts_that_are_left_out_are_reported() -> None:
     _, notes = one(
         paths={"/a": {"GET": {}, "gett": {}, "x-y": 1, "get": {}, "parameters": []}, "x-z": {}, "b": {}},

@@ -38,7 +38,7 @@ def decide_cases(
     try:
         written = [(file, read(file, settings)) for file in files]
     except CaseMistake as mistake:
-        output.err.print(str(mistake), markup=False, soft_wrap=True)
+        output.err.print(output.plain(str(mistake)), markup=False, soft_wrap=True)
         raise typer.Exit(output.USAGE) from None
     moment = RequestClock()
     decider = Decider(translation.routes(settings, moment), map(translation.issuer, settings.issuers), moment)
@@ -61,7 +61,7 @@ def decide_cases(
         output.emit_json({"cases": number, "passed": number - len(failed), "failed": failed})
     else:
         for each in failed:
-            output.err.print(_line(each), markup=False, soft_wrap=True)
+            output.err.print(output.plain(_line(each)), markup=False, soft_wrap=True)
         style = "red" if failed else "green"
         output.out.print(f"{number - len(failed)} of {number} cases pass.", style=style)
     raise typer.Exit(output.DENIED if failed else output.OK)

@@ -47,9 +47,9 @@ def import_routes(
     try:
         description = openapi.read(load(file))
     except NotOpenApi as error:
-        output.fail(f"{file}: {error}", code=output.USAGE)
+        output.fail(output.plain_lines(f"{file}: {error}"), code=output.USAGE)
     for note in description.notes:
-        output.warn(note)
+        output.warn(output.plain(note))
     if config is not None:
         from gateway import translation
 
@@ -60,7 +60,7 @@ def import_routes(
             )
         else:
             for each in found:
-                output.out.print(str(each), markup=False, soft_wrap=True)
+                output.out.print(output.plain(str(each)), markup=False, soft_wrap=True)
             if not found:
                 output.out.print(f"The routes are those of {file}.", style="green", markup=False)
         raise typer.Exit(output.DENIED if found else output.OK)

@@ -62,6 +62,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def plain_lines(text: str) -> str:
+    """Replace control characters but the ends of lines."""
+    return "\n".join(map(plain, text.split("\n")))
+
+
 def emit_json(value: object) -> None:
     """Write one JSON document to stdout, for programs."""
     typer.echo(json.dumps(value, ensure_ascii=False, default=str))
