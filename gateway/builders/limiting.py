@@ -16,7 +16,7 @@ from gateway.core.reasons import Denial
 from gateway.core.tokens.claim_paths import claims_on
 from gateway.limits.budget import Budget
 from gateway.limits.guard import Guard
-from gateway.limits.house import House
+from gateway.limits.lease_manager import LeaseManager
 from gateway.limits.limiter import Limiter
 from gateway.limits.operators import Budgets
 from gateway.limits.rules import Limit
@@ -71,7 +71,7 @@ def claims_read(settings: Settings) -> frozenset[str]:
 class Limiting:
     """The limits of this worker; all None if there are none."""
 
-    house: House | None = None
+    manager: LeaseManager | None = None
     ledger: RedisLimits | None = None
     budgets: Budgets | None = None
     """For operators."""
@@ -80,9 +80,9 @@ class Limiting:
     @property
     def exchanges(self) -> Kind:
         """The factory of exchanges that know the limits."""
-        if self.house is None:
+        if self.manager is None:
             return as_it_is
-        kinds = {budget.limit.kind for budget in self.house.budgets.values()}
+        kinds = {budget.limit.kind for budget in self.manager.budgets.values()}
         return counted_exchange if "concurrency" in kinds else limited_exchange
 
     def around(
@@ -98,19 +98,19 @@ class Limiting:
 
         `report` is called with each denial that a client did not get, because something is in shadow.
         """
-        if self.house is None:
+        if self.manager is None:
             return admitter
-        guard = Guard(admitter, self.house, pipeline.read, self.hits, report)
+        guard = Guard(admitter, self.manager, pipeline.read, self.hits, report)
         inner = guard if guard.needed else admitter
-        return Limiter(inner, self.house, routes, self.hits, report, forwards=forwards)
+        return Limiter(inner, self.manager, routes, self.hits, report, forwards=forwards)
 
     async def start(self) -> None:
-        if self.house is not None:
-            await self.house.start()
+        if self.manager is not None:
+            await self.manager.start()
 
     async def close(self) -> None:
-        if self.house is not None:
-            await self.house.close()
+        if self.manager is not None:
+            await self.manager.close()
         if self.ledger is not None:
             await self.ledger.close()
 
@@ -123,18 +123,18 @@ def limiting(settings: Settings, redis: RedisTier, postgres: Postgres, metrics: 
     worker = uuid4().hex
     ledger = _ledger(settings, redis, worker)
     usages = QuotaRows(postgres)
-    house = House(
+    manager = LeaseManager(
         limits, ledger, usages, worker=worker, workers=translation.workers(settings.server),
         capacity=settings.cache.max_budgets, clock=time.monotonic, unix=time.time, report=report("limits"),
     )  # fmt: skip
-    metrics.limits_shared.read((), lambda: float(house.share is None))
-    metrics.limits_workers.read((), lambda: float(house.workers))
-    for budget in house.budgets.values():
+    metrics.limits_shared.read((), lambda: float(manager.share is None))
+    metrics.limits_workers.read((), lambda: float(manager.workers))
+    for budget in manager.budgets.values():
         limit = budget.limit
         metrics.limit_hits.read((limit.name, "allowed"), partial(_allowed, budget))
         metrics.limit_hits.inc((limit.name, "shadow" if limit.shadow else "denied"), by=0)
-    budgets = Budgets(house, ledger, usages)
-    return Limiting(house, ledger, budgets, metrics.limit_hits.values)
+    budgets = Budgets(manager, ledger, usages)
+    return Limiting(manager, ledger, budgets, metrics.limit_hits.values)
 
 
 def _allowed(budget: Budget) -> float:
@@ -153,7 +153,7 @@ async def budgets_seen(
     usages = QuotaRows(postgres)
     try:
         # It is not started, so it neither joins the workers nor takes leases.
-        yield Budgets(House(tuple(map(limit_of, settings.limits)), ledger, usages), ledger, usages)
+        yield Budgets(LeaseManager(tuple(map(limit_of, settings.limits)), ledger, usages), ledger, usages)
     finally:
         await ledger.close()
 

@@ -61,7 +61,7 @@ class Decision:
 
 
 class Spent(Protocol):
-    """What limits have spent for a request: a purse of theirs, or several."""
+    """What limits have spent for a request: a bucket of theirs, or several."""
 
     def fields(self) -> bytes:
         """Return the header fields about it for the response, each with its line end."""

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from gateway.limits.purse import Purse
+from gateway.limits.bucket import Bucket
 from gateway.limits.rules import Limit
 
 _WINDOWS: Final = {"day": 86_400, "month": 30 * 86_400}
@@ -29,35 +29,35 @@ def head(limit: Limit) -> bytes:
     return f'RateLimit-Policy: {policy(limit)}\r\nRateLimit: "{limit.name}";r='.encode("ascii")
 
 
-def complete(head: bytes, limit: Limit, purse: Purse, clock: Callable[[], float]) -> bytes:
-    """Return these two fields. `clock` is that of `purse.ends`."""
-    # As `Purse.remaining`, to save a call: most responses have these fields.
-    left = purse.tokens
-    if purse.left > 0:
-        left += purse.left
+def complete(head: bytes, limit: Limit, bucket: Bucket, clock: Callable[[], float]) -> bytes:
+    """Return these two fields. `clock` is that of `bucket.ends`."""
+    # As `Bucket.remaining`, to save a call: most responses have these fields.
+    left = bucket.tokens
+    if bucket.left > 0:
+        left += bucket.left
     if left > limit.capacity:
         left = limit.capacity
     if limit.kind == "rate":
         # Rounded up.
         return b"%b%d;t=%d\r\n" % (head, left, -((left - limit.burst) * limit.interval // 1))
     if limit.kind == "quota":
-        return b"%b%d;t=%d\r\n" % (head, left, max(0, math.ceil(purse.ends - clock())))
+        return b"%b%d;t=%d\r\n" % (head, left, max(0, math.ceil(bucket.ends - clock())))
     return b"%b%d\r\n" % (head, left)
 
 
-def state(limit: Limit, purse: Purse, now: float) -> str:
+def state(limit: Limit, bucket: Bucket, now: float) -> str:
     """Return an item of RateLimit."""
-    left = purse.remaining(limit)
+    left = bucket.remaining(limit)
     if limit.kind == "concurrency":
         return f'"{limit.name}";r={left}'
     if limit.kind == "quota":
-        return f'"{limit.name}";r={left};t={max(0, math.ceil(purse.ends - now))}'
+        return f'"{limit.name}";r={left};t={max(0, math.ceil(bucket.ends - now))}'
     return f'"{limit.name}";r={left};t={math.ceil((limit.burst - left) * limit.interval)}'
 
 
-def retry_after(limit: Limit, purse: Purse, now: float) -> int:
+def retry_after(limit: Limit, bucket: Bucket, now: float) -> int:
     """Return the seconds until another try makes sense."""
-    return 1 if limit.kind == "concurrency" else max(1, math.ceil(purse.retry_at - now))
+    return 1 if limit.kind == "concurrency" else max(1, math.ceil(bucket.retry_at - now))
 
 
 def refused(limit: Limit, wait: int) -> str:

@@ -1,7 +1,7 @@
 """Failed authentications: they are counted, and a client with too many is answered before any cryptography.
 
 A client over such a limit gets a 429, unless its token is remembered as valid, or it sends none. The answer
-costs one look into the bounded table of purses. A valid token spends nothing. So others behind the same
+costs one look into the bounded table of buckets. A valid token spends nothing. So others behind the same
 address go on: with tokens that are remembered at once, with new ones as soon as a failure would be allowed.
 """
 
@@ -26,10 +26,10 @@ from gateway.core.reasons import (
 )
 from gateway.core.text import json_text
 from gateway.limits import fields
+from gateway.limits.bucket import LONGEST_REFUSAL
 from gateway.limits.budget import Budget
-from gateway.limits.house import House
+from gateway.limits.lease_manager import LeaseManager
 from gateway.limits.limiter import Admitter, denial_of
-from gateway.limits.purse import LONGEST_REFUSAL
 from gateway.limits.subjects import KID, named, network_of
 
 _LONGEST_HEADER: Final = 2048
@@ -43,7 +43,7 @@ class Guard:
     def __init__(
         self,
         admitter: Admitter,
-        house: House,
+        manager: LeaseManager,
         read: Callable[[Request], Forwarding],
         hits: "defaultdict[tuple[str, ...], float]",
         report: Callable[[Request, Denial], None],
@@ -52,10 +52,10 @@ class Guard:
         self.remembered = admitter.remembered
         self.heads = admitter.heads
         self._read = read
-        self._clock = house.clock
+        self._clock = manager.clock
         self._hits = hits
         self._report = report
-        budgets = [budget for budget in house.budgets.values() if budget.limit.counts == "failed"]
+        budgets = [budget for budget in manager.budgets.values() if budget.limit.counts == "failed"]
         self.needed = bool(budgets)
         """Whether there is a limit of failed authentications at all."""
         self._budgets = tuple(budgets)
@@ -76,21 +76,21 @@ class Guard:
         """Raise a `Denial` if a budget of the client or of its token's key is empty."""
         now = self._clock()
         for budget in self._of_clients:
-            purse = budget.purses.peek(network_of(request.client))
-            if purse is not None and now < purse.refused_until and not budget.limit.shadow:
+            bucket = budget.buckets.peek(network_of(request.client))
+            if bucket is not None and now < bucket.refused_until and not budget.limit.shadow:
                 found = self._unknown_token(request)
                 if found is not None and budget.limit.is_for(found[0].name):
-                    raise self._refusal(budget, fields.retry_after(budget.limit, purse, now), found[0])
-        if not any(len(budget.purses) for budget in self._of_keys):
+                    raise self._refusal(budget, fields.retry_after(budget.limit, bucket, now), found[0])
+        if not any(len(budget.buckets) for budget in self._of_keys):
             return
         found = self._unknown_token(request)
         kid = None if found is None else kid_of(found[1].raw)
         for budget in self._of_keys:
-            purse = None if kid is None else budget.purses.peek(kid)
-            if found is None or purse is None or now >= purse.refused_until or budget.limit.shadow:
+            bucket = None if kid is None else budget.buckets.peek(kid)
+            if found is None or bucket is None or now >= bucket.refused_until or budget.limit.shadow:
                 continue
             if budget.limit.is_for(found[0].name):
-                raise self._refusal(budget, fields.retry_after(budget.limit, purse, now), found[0])
+                raise self._refusal(budget, fields.retry_after(budget.limit, bucket, now), found[0])
 
     def _unknown_token(self, request: Request) -> tuple[Route, Credential] | None:
         """Return the route and the token of a request.
@@ -121,18 +121,18 @@ class Guard:
             subject = self._subject(limit.per, request, failure)
             if subject is None:
                 continue
-            purse = budget.purse(subject)
-            spent = budget.try_take(purse, self._clock())
+            bucket = budget.bucket(subject)
+            spent = budget.try_take(bucket, self._clock())
             if spent is None:
                 await asyncio.sleep(0)
-                spent = await budget.take(purse)
+                spent = await budget.take(bucket)
             if spent:
                 budget.allowed += 1
                 continue
             now = self._clock()
-            wait = fields.retry_after(limit, purse, now)
-            if now >= purse.refused_until:
-                purse.refused_until = now + min(float(wait), LONGEST_REFUSAL)
+            wait = fields.retry_after(limit, bucket, now)
+            if now >= bucket.refused_until:
+                bucket.refused_until = now + min(float(wait), LONGEST_REFUSAL)
             denial = self._refusal(budget, wait, route)
             denial.issuer, denial.realm = failure.issuer, failure.realm
             if not limit.shadow:

@@ -1,6 +1,6 @@
 """What the workers of one gateway know of all budgets, for operators: what is held and spent, who is refused.
 
-Each worker looks through its own purses, in slices, so that no request waits for it. What several workers
+Each worker looks through its own buckets, in slices, so that no request waits for it. What several workers
 know of one subject is put together.
 """
 
@@ -11,8 +11,8 @@ from heapq import nlargest
 from itertools import chain
 from typing import Any, Final
 
-from gateway.limits.house import House
-from gateway.limits.purse import Purse
+from gateway.limits.bucket import Bucket
+from gateway.limits.lease_manager import LeaseManager
 from gateway.limits.rules import Limit
 
 THROTTLED: Final = 100
@@ -88,15 +88,15 @@ class Holdings:
     """Those who are refused, and those who have spent most."""
 
 
-async def holdings_of(house: House) -> Holdings:
+async def holdings_of(manager: LeaseManager) -> Holdings:
     """Return what one worker knows."""
-    now, sums = house.clock(), {}
+    now, sums = manager.clock(), {}
     accounts: list[Account] = []
     throttled: list[Account] = []
-    for name, budget in house.budgets.items():
+    for name, budget in manager.budgets.items():
         total, spent = Sum(), list[Account]()
-        async for purses in budget.slices():
-            found = [_account(budget.limit, purse, now) for purse in purses]
+        async for buckets in budget.slices():
+            found = [_account(budget.limit, bucket, now) for bucket in buckets]
             refused = [each for each in found if each.refused_for is not None]
             total = Sum(
                 total.subjects + len(found),
@@ -108,20 +108,20 @@ async def holdings_of(house: House) -> Holdings:
             throttled = _longest([*throttled, *refused])
         sums[name] = total
         accounts += spent
-    return Holdings(house.share is None, sums, [*dict.fromkeys([*accounts, *throttled])])
+    return Holdings(manager.share is None, sums, [*dict.fromkeys([*accounts, *throttled])])
 
 
-def _account(limit: Limit, purse: Purse, now: float) -> Account:
-    left, age = purse.known(limit, now) or (None, 0.0)
+def _account(limit: Limit, bucket: Bucket, now: float) -> Account:
+    left, age = bucket.known(limit, now) or (None, 0.0)
     return Account(
         limit.name,
-        purse.subject,
+        bucket.subject,
         left,
         age,
-        purse.tokens if now < purse.until else 0,
-        purse.running,
-        now - purse.refused_since if purse.is_throttled(now) else None,
-        max(0.0, purse.refused_until - now, purse.retry_at - now),
+        bucket.tokens if now < bucket.until else 0,
+        bucket.running,
+        now - bucket.refused_since if bucket.is_throttled(now) else None,
+        max(0.0, bucket.refused_until - now, bucket.retry_at - now),
     )
 
 

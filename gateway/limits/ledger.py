@@ -1,4 +1,4 @@
-"""What Redis is asked, and what it answers: the seam between `house` and `gateway.stores`."""
+"""What Redis is asked, and what it answers: the seam between `lease_manager` and `gateway.stores`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """What decides on requests, with limits around it: `admit`, then spend of each budget that the request is in.
 
-Without limits, it is not there. A request that finds tokens in its worker's purses waits for nothing. Another
-one waits for Redis, and not longer than Redis may take; then its worker's share answers.
+Without limits, it is not there. A request that finds tokens in its worker's buckets waits for nothing.
+Another one waits for Redis, and not longer than Redis may take; then its worker's share answers.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from gateway.core.reasons import (
     Reason,
 )
 from gateway.limits import fields
-from gateway.limits.budget import Budget, OwnPurse
-from gateway.limits.house import House
-from gateway.limits.purse import Purse
+from gateway.limits.bucket import Bucket
+from gateway.limits.budget import Budget, BudgetBucket
+from gateway.limits.lease_manager import LeaseManager
 from gateway.limits.rules import Kind
 from gateway.limits.subjects import Subject, subject_of
 
@@ -50,23 +50,24 @@ class Admitter(Protocol):
 class Several:
     """What several limits have spent for one request, or limits of which the client is not told."""
 
-    purses: Sequence[OwnPurse]
+    buckets: Sequence[BudgetBucket]
     told: bool
     """Whether the client is told of them."""
 
     def fields(self) -> bytes:
         """Return the header fields about the limits that are not in shadow."""
-        told = [each for each in self.purses if self.told and not each.budget.limit.shadow]
+        told = [each for each in self.buckets if self.told and not each.budget.limit.shadow]
         if not told:
             return b""
-        policy = ", ".join([purse.budget.policy for purse in told])
-        state = ", ".join([fields.state(each.budget.limit, each, each.budget.house.clock()) for each in told])
+        policy = ", ".join([bucket.budget.policy for bucket in told])
+        now = told[0].budget.manager.clock()
+        state = ", ".join([fields.state(each.budget.limit, each, now) for each in told])
         return f"RateLimit-Policy: {policy}\r\nRateLimit: {state}\r\n".encode("ascii")
 
     def release(self) -> None:
         """End the request: of a concurrency, another one may begin."""
-        for purse in self.purses:
-            purse.release()
+        for bucket in self.buckets:
+            bucket.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Limiter:
     def __init__(
         self,
         admitter: Admitter,
-        house: House,
+        manager: LeaseManager,
         routes: Iterable[Route],
         hits: "defaultdict[tuple[str, ...], float]",
         report: Callable[[Request, Denial], None],
@@ -108,13 +109,13 @@ class Limiter:
         self._admit = admitter.admit
         self.remembered = admitter.remembered
         self.heads = admitter.heads
-        self._house = house
-        self._clock = house.clock
+        self._manager = manager
+        self._clock = manager.clock
         self._hits = hits
         self._report = report
         budgets = [
             budget
-            for budget in house.budgets.values()
+            for budget in manager.budgets.values()
             if budget.limit.counts != "failed" and (forwards or budget.limit.kind != "concurrency")
         ]
         self._plans = {
@@ -132,34 +133,34 @@ class Limiter:
             admission.spent = None
             return admission
         now = self._clock()
-        taken: list[OwnPurse] = []
+        taken: list[BudgetBucket] = []
         try:
             for rule in plan:
                 subject = rule.subject(request, admission)
                 if subject is None:
                     continue
                 budget = rule.budget
-                purse = budget.purses.peek(subject) or budget.purse(subject)
-                spent = budget.try_take(purse, now)
+                bucket = budget.buckets.peek(subject) or budget.bucket(subject)
+                spent = budget.try_take(bucket, now)
                 if spent is None:
                     # From here on, in a task.
                     await asyncio.sleep(0)
-                    spent = await budget.take(purse)
+                    spent = await budget.take(bucket)
                 if spent:
-                    taken.append(purse)
+                    taken.append(bucket)
                     continue
                 self._hits[rule.refused] += 1
-                denial = self._refusal(plan, rule, purse, request, admission)
+                denial = self._refusal(plan, rule, bucket, request, admission)
                 if not rule.shadow:
                     raise denial
                 self._report(request, denial)
         except BaseException:
-            for purse in taken:
-                purse.budget.put_back(purse)
+            for bucket in taken:
+                bucket.budget.put_back(bucket)
             raise
         # Only now: another limit may have refused the request, and then nothing was spent.
-        for purse in taken:
-            purse.budget.allowed += 1
+        for bucket in taken:
+            bucket.budget.allowed += 1
         if len(taken) == 1 and not route.shadow:
             admission.spent = taken[0]
         else:
@@ -167,14 +168,14 @@ class Limiter:
         return admission
 
     def _refusal(
-        self, plan: Sequence[_Rule], refused: _Rule, purse: Purse, request: Request, admission: Admission
+        self, plan: Sequence[_Rule], refused: _Rule, bucket: Bucket, request: Request, admission: Admission
     ) -> Denial:
         """Return the denial for the limit that has nothing left; of several, the one that says so longest."""
         budget, now = refused.budget, self._clock()
-        wait = fields.retry_after(budget.limit, purse, now)
+        wait = fields.retry_after(budget.limit, bucket, now)
         for rule in plan:
             subject = rule.subject(request, admission)
-            other = None if subject is None else rule.budget.purses.peek(subject)
+            other = None if subject is None else rule.budget.buckets.peek(subject)
             if other is None or rule.shadow or refused.shadow or now >= other.refused_until:
                 continue
             longer = fields.retry_after(rule.budget.limit, other, now)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.limits.holdings import Holdings, holdings_of
-from gateway.limits.house import House
+from gateway.limits.lease_manager import LeaseManager
 from gateway.limits.ledger import LEASE_SECONDS
 from gateway.limits.periods import period_at
 from gateway.limits.rules import Limit
@@ -47,24 +47,24 @@ class BudgetState:
 class Budgets:
     """The budgets of all gateways."""
 
-    def __init__(self, house: House, store: BudgetStore, usages: UsageStore) -> None:
-        self._house = house
+    def __init__(self, manager: LeaseManager, store: BudgetStore, usages: UsageStore) -> None:
+        self._manager = manager
         self._store = store
         self._usages = usages
 
     @property
     def limits(self) -> Sequence[Limit]:
-        return [budget.limit for budget in self._house.budgets.values()]
+        return [budget.limit for budget in self._manager.budgets.values()]
 
     @property
     def shared(self) -> bool:
         """Whether this worker takes leases."""
-        return self._house.share is None
+        return self._manager.share is None
 
     @property
     def workers(self) -> int:
         """How many workers share the budgets."""
-        return self._house.workers
+        return self._manager.workers
 
     async def state_of(self, limit: Limit, subject: str) -> BudgetState:
         """Return the state of a budget. Raises `StoreUnavailable`."""
@@ -73,7 +73,7 @@ class Budgets:
         if text is None and limit.kind == "quota":
             used = await self._usages.used(limit.name, subject, period)
             return BudgetState(subject, max(0, limit.amount - used), 0)
-        left, held = left_and_held(limit, text, self._house.unix())
+        left, held = left_and_held(limit, text, self._manager.unix())
         return BudgetState(subject, left, held)
 
     async def reset(self, limit: Limit, subject: str) -> None:
@@ -86,23 +86,23 @@ class Budgets:
 
     def pardon(self, limit: str, subject: str) -> None:
         """Let this worker ask Redis again for a subject that it refuses."""
-        budget = self._house.budgets.get(limit)
+        budget = self._manager.budgets.get(limit)
         if budget is None:
             return
-        purse = budget.purses.peek(self._named(budget.limit, subject)[0])
-        if purse is not None:
-            purse.pardon()
+        bucket = budget.buckets.peek(self._named(budget.limit, subject)[0])
+        if bucket is not None:
+            bucket.pardon()
 
     async def holdings(self) -> Holdings:
         """Return what this worker knows of all budgets."""
-        return await holdings_of(self._house)
+        return await holdings_of(self._manager)
 
     def _named(self, limit: Limit, subject: str) -> tuple[str, str, float | None]:
         """Return a subject as it is counted; of a quota its period, and when that ends."""
         subject = network_of(subject) if limit.per == "client" else named(subject)
         if limit.kind != "quota":
             return subject, "", None
-        period = period_at(self._house.unix(), limit.unit, limit.time_zone)
+        period = period_at(self._manager.unix(), limit.unit, limit.time_zone)
         return subject, period.name, period.ends
 
 

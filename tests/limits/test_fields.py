@@ -3,8 +3,8 @@
 import pytest
 
 from gateway.limits import fields
+from gateway.limits.bucket import Bucket
 from gateway.limits.operators import left_and_held
-from gateway.limits.purse import Purse
 from gateway.limits.rules import Limit
 
 RATE = Limit("per-user", "user", "rate", 600, period=60.0, burst=50)
@@ -13,8 +13,8 @@ MONTHLY = Limit("monthly", "tenant", "quota", 9000, unit="month")
 SLOTS = Limit("slots", "client", "concurrency", 5)
 
 
-def purse(left: int, tokens: int = 0, *, ends: float = 0.0) -> Purse:
-    found = Purse("ann")
+def bucket(left: int, tokens: int = 0, *, ends: float = 0.0) -> Bucket:
+    found = Bucket("ann")
     found.left, found.tokens, found.ends = left, tokens, ends
     return found
 
@@ -36,14 +36,14 @@ def test_policies(limit: Limit, policy: str) -> None:
 @pytest.mark.parametrize(
     ("limit", "held", "state"),
     [
-        (RATE, purse(30, 5), '"per-user";r=35;t=2'),
-        (RATE, purse(50), '"per-user";r=50;t=0'),
-        (RATE, purse(-3), '"per-user";r=0;t=5'),
-        (DAILY, purse(900, 10, ends=160.5), '"daily";r=910;t=61'),
-        (SLOTS, purse(2), '"slots";r=2'),
+        (RATE, bucket(30, 5), '"per-user";r=35;t=2'),
+        (RATE, bucket(50), '"per-user";r=50;t=0'),
+        (RATE, bucket(-3), '"per-user";r=0;t=5'),
+        (DAILY, bucket(900, 10, ends=160.5), '"daily";r=910;t=61'),
+        (SLOTS, bucket(2), '"slots";r=2'),
     ],
 )
-def test_states(limit: Limit, held: Purse, state: str) -> None:
+def test_states(limit: Limit, held: Bucket, state: str) -> None:
     assert fields.state(limit, held, 100.0) == state
     both = f"RateLimit-Policy: {fields.policy(limit)}\r\nRateLimit: {state}\r\n"
     assert fields.complete(fields.head(limit), limit, held, lambda: 100.0).decode() == both
@@ -53,7 +53,7 @@ def test_states(limit: Limit, held: Purse, state: str) -> None:
     ("limit", "retry_at", "seconds"), [(RATE, 100.05, 1), (DAILY, 3700.0, 3600), (SLOTS, 0.0, 1)]
 )
 def test_another_try(limit: Limit, retry_at: float, seconds: int) -> None:
-    held = purse(0)
+    held = bucket(0)
     held.retry_at = retry_at
     assert fields.retry_after(limit, held, 100.0) == seconds
 

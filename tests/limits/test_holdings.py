@@ -1,4 +1,4 @@
-"""What workers know of budgets: of each purse, and of several workers together."""
+"""What workers know of budgets: of each bucket, and of several workers together."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,8 @@ from typing import cast
 import pytest
 
 from gateway.limits import budget
-from gateway.limits.budget import OwnPurse
+from gateway.limits.bucket import STREAK, Bucket, Share
+from gateway.limits.budget import BudgetBucket
 from gateway.limits.holdings import (
     SPENT,
     Account,
@@ -19,10 +20,9 @@ from gateway.limits.holdings import (
     together,
     unpack,
 )
-from gateway.limits.house import House
+from gateway.limits.lease_manager import LeaseManager
 from gateway.limits.ledger import Grant, Ledger, Usages
-from gateway.limits.purse import STREAK, Purse, Share
-from tests.limits.test_purse import QUOTA, RATE, SLOTS, ask, lent
+from tests.limits.test_bucket import QUOTA, RATE, SLOTS, ask, lent
 
 ANN = Account("rate", "ann", None, 0.0, 0, 0, None, 0.0)
 
@@ -31,29 +31,29 @@ def known(*accounts: Account, shared: bool = True) -> Holdings:
     return Holdings(shared, {"rate": Sum(3, 2, 0, 1)}, accounts)
 
 
-def test_a_purse_knows_what_was_left_and_what_has_come_since() -> None:
-    assert Purse("ann").known(RATE, 100.0) is None
-    purse = lent(5, left=20)
-    assert purse.known(RATE, 103.0) == (23, 3.0)
-    assert purse.known(RATE, 10_000.0) == (RATE.burst - 5, 9900.0)
+def test_a_bucket_knows_what_was_left_and_what_has_come_since() -> None:
+    assert Bucket("ann").known(RATE, 100.0) is None
+    bucket = lent(5, left=20)
+    assert bucket.known(RATE, 103.0) == (23, 3.0)
+    assert bucket.known(RATE, 10_000.0) == (RATE.burst - 5, 9900.0)
     day = lent(5, QUOTA, left=600)
     day.ends = 200.0
     assert [day.known(QUOTA, now) for now in (103.0, 200.0)] == [(600, 3.0), (1000, 0.0)]
 
 
 def test_refusals_that_follow_each_other_have_one_beginning() -> None:
-    purse = lent(0)
-    assert not purse.is_throttled(100.0)
+    bucket = lent(0)
+    assert not bucket.is_throttled(100.0)
     for now in (100.0, 101.5, 101.5 + STREAK):
-        purse.waiting = 1
-        purse.answered(RATE, ask(purse, now=now), Grant(0, 0, 7, 0, 1.0), now, now)
-        assert (purse.refused_since, purse.is_throttled(now)) == (100.0, True)
+        bucket.waiting = 1
+        bucket.answered(RATE, ask(bucket, now=now), Grant(0, 0, 7, 0, 1.0), now, now)
+        assert (bucket.refused_since, bucket.is_throttled(now)) == (100.0, True)
     later = 101.5 + 2 * STREAK + 1.0
-    assert not purse.is_throttled(later)
-    purse.refuse(later, 0.5)
-    assert purse.refused_since == later
-    purse.pardon()
-    assert not purse.is_throttled(later)
+    assert not bucket.is_throttled(later)
+    bucket.refuse(later, 0.5)
+    assert bucket.refused_since == later
+    bucket.pardon()
+    assert not bucket.is_throttled(later)
 
 
 def test_what_two_workers_know_of_one_subject_is_one_account() -> None:
@@ -72,16 +72,16 @@ def test_what_two_workers_know_of_one_subject_is_one_account() -> None:
 
 async def test_a_worker_tells_what_it_holds_and_whom_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "_SLICE", 2)
-    house = House([RATE, SLOTS], cast("Ledger", None), cast("Usages", None), clock=lambda: 100.0)
+    manager = LeaseManager([RATE, SLOTS], cast("Ledger", None), cast("Usages", None), clock=lambda: 100.0)
     for number in range(5):
-        purse = house.budgets["rate"].purse(f"user-{number}")
-        purse.tokens, purse.until = number, 100.0 if number == 4 else 101.0
+        bucket = manager.budgets["rate"].bucket(f"user-{number}")
+        bucket.tokens, bucket.until = number, 100.0 if number == 4 else 101.0
         if number < 3:
-            purse.refuse(99.0 - number, 2.0)
+            bucket.refuse(99.0 - number, 2.0)
     lease = lent(2, left=20)
-    house.budgets["rate"].purses.put("ann", cast("OwnPurse", lease))
-    house.budgets["slots"].purse("ann").running = 3
-    found = await holdings_of(house)
+    manager.budgets["rate"].buckets.put("ann", cast("BudgetBucket", lease))
+    manager.budgets["slots"].bucket("ann").running = 3
+    found = await holdings_of(manager)
     assert found.sums == {"rate": Sum(6, 0 + 1 + 2 + 3 + 2, 0, 3), "slots": Sum(1, 0, 3, 0)}
     rate = "rate"
     assert found.accounts == [
@@ -93,8 +93,8 @@ async def test_a_worker_tells_what_it_holds_and_whom_it_refuses(monkeypatch: pyt
         ),
     ]
     for share, shared in ((None, True), (Share(1, 0, 1, 100.0), False)):
-        house.share = share
-        assert (await holdings_of(house)).shared is shared
+        manager.share = share
+        assert (await holdings_of(manager)).shared is shared
 
 
 def test_few_of_many_are_listed() -> None:

@@ -1,4 +1,4 @@
-"""Simulated workers of several gateways: each has its own house and its own connections to one real Redis."""
+"""Simulated workers of several gateways: each has its own leases and connections to one real Redis."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from redis.asyncio import Redis
 
 from gateway.core.model import StoreUnavailable, Tier
-from gateway.limits.house import GRACE_SECONDS, House
+from gateway.limits.lease_manager import GRACE_SECONDS, LeaseManager
 from gateway.limits.ledger import Ask, Beat, Grant, Usage
 from gateway.limits.rules import Limit
 from gateway.stores.redis.keys import Keys
@@ -70,25 +70,25 @@ class Line:
 class Worker:
     """One worker."""
 
-    house: House
+    manager: LeaseManager
     line: Line
 
     async def take(self, limit: str, subject: str = "ann") -> bool:
         """Let one request of a subject in, or refuse it."""
-        budget = self.house.budgets[limit]
-        purse = budget.purse(subject)
-        taken = budget.try_take(purse, self.house.clock())
-        return await budget.take(purse) if taken is None else taken
+        budget = self.manager.budgets[limit]
+        bucket = budget.bucket(subject)
+        taken = budget.try_take(bucket, self.manager.clock())
+        return await budget.take(bucket) if taken is None else taken
 
     def end(self, limit: str, subject: str = "ann") -> None:
         """End a request of a concurrency."""
-        budget = self.house.budgets[limit]
-        budget.put_back(budget.purse(subject))
+        budget = self.manager.budgets[limit]
+        budget.put_back(budget.bucket(subject))
 
     async def idle(self) -> None:
         """Wait for what it asks in the background."""
-        while self.house._tasks:
-            await asyncio.gather(*self.house._tasks)
+        while self.manager._tasks:
+            await asyncio.gather(*self.manager._tasks)
             # From Python 3.12 on, waiting for tasks that have ended lets nothing else run.
             await asyncio.sleep(0)
 
@@ -113,9 +113,9 @@ class Floor:
             keys, server = Keys("gateway:"), server_at(self._url, "gateway:")
             ownership = Ownership(self._client, server.address, keys, None)
             line = Line(RedisLimits(server, ownership, keys, name, timeout=5.0, connect_timeout=5.0))
-            house = House(self._limits, line, self.usages, worker=name, clock=self.clock)
-            self.workers.append(Worker(house, line))
-            await house.beat()
+            manager = LeaseManager(self._limits, line, self.usages, worker=name, clock=self.clock)
+            self.workers.append(Worker(manager, line))
+            await manager.beat()
         await self.beat()
 
     async def kill(self, worker: Worker) -> None:
@@ -125,11 +125,11 @@ class Floor:
 
     async def beat(self) -> None:
         for worker in self.workers:
-            await worker.house.beat()
+            await worker.manager.beat()
 
     async def sweep(self) -> None:
         for worker in self.workers:
-            await worker.house.sweep()
+            await worker.manager.sweep()
 
     async def pass_time(self, seconds: float) -> None:
         """Let time pass by the workers' clocks, with their heartbeats."""
@@ -148,7 +148,7 @@ class Floor:
         """Bring Redis back, and wait until all take leases again."""
         self.cut(down=False)
         await self.pass_time(GRACE_SECONDS + 2)
-        assert all(worker.house.share is None for worker in self.workers)
+        assert all(worker.manager.share is None for worker in self.workers)
 
     async def close(self) -> None:
         for worker in self.workers:

@@ -1,4 +1,4 @@
-"""The purses of one worker, and what it asks Redis for them.
+"""The buckets of one worker, and what it asks Redis for them.
 
 ======== ====================================== ======== ====================================================
 State    Event                                  Next     What follows
@@ -25,9 +25,9 @@ from uuid import uuid4
 import structlog
 
 from gateway.core.model import StoreUnavailable
+from gateway.limits.bucket import LONGEST_REFUSAL, Bucket, Share
 from gateway.limits.budget import Budget
 from gateway.limits.ledger import LEASE_SECONDS, Ask, Beat, Grant, Ledger, Usage, Usages
-from gateway.limits.purse import LONGEST_REFUSAL, Purse, Share
 from gateway.limits.rules import Limit
 
 BEAT_SECONDS: Final = 1.0
@@ -43,7 +43,7 @@ _TOGETHER: Final = 200
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-class House:
+class LeaseManager:
     """All limits of one worker."""
 
     def __init__(
@@ -59,7 +59,7 @@ class House:
         unix: Callable[[], float] = time.time,
         report: Callable[[str | None], None] = lambda _: None,
     ) -> None:
-        """`workers` is how many share the limits before Redis has told. `capacity` is in purses of a limit.
+        """`workers` is how many share the limits before Redis has told. `capacity` is in buckets of a limit.
 
         `clock` only measures durations; `unix` counts until Redis has told its time. `report` is called with
         the reason when the worker goes on with its share, and with None when it takes leases again.
@@ -81,8 +81,8 @@ class House:
         self._joined_at = math.inf
         self._report = report
         self._told: str | None = None
-        self._leases: dict[Purse, tuple[Budget, float]] = {}
-        """The purses that have a lease, and since when; the oldest first."""
+        self._leases: dict[Bucket, tuple[Budget, float]] = {}
+        """The buckets that have a lease, and since when; the oldest first."""
         self._used: dict[tuple[str, str, str], Usage] = {}
         """The quotas that have not been copied to the system of record."""
         self._tasks: set[asyncio.Task[bool]] = set()
@@ -114,7 +114,7 @@ class House:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
         if self.share is None:
-            leases = [(budget, purse) for purse, (budget, _) in self._leases.items()]
+            leases = [(budget, bucket) for bucket, (budget, _) in self._leases.items()]
             await self._settle_all(leases, keep=False)
         for task in tuple(self._tasks):
             task.cancel()
@@ -193,60 +193,60 @@ class House:
         # would keep a busy worker from ever coming back.
         await self._settle_all(await self._owing(), keep=True)
 
-    async def _owing(self) -> list[tuple[Budget, Purse]]:
-        """Return the purses of which Redis must be told. Requests go on meanwhile."""
+    async def _owing(self) -> list[tuple[Budget, Bucket]]:
+        """Return the buckets of which Redis must be told. Requests go on meanwhile."""
         now = self.clock()
-        found: list[tuple[Budget, Purse]] = []
+        found: list[tuple[Budget, Bucket]] = []
         for budget in self.budgets.values():
-            async for purses in budget.slices():
-                found += [(budget, purse) for purse in purses if purse.owes(budget.limit, now, self.era)]
+            async for buckets in budget.slices():
+                found += [(budget, bucket) for bucket in buckets if bucket.owes(budget.limit, now, self.era)]
         return found
 
     # Leases ------------------------------------------------------------------------------------------
 
-    def settle_soon(self, budget: Budget, purse: Purse) -> "asyncio.Task[bool]":
+    def settle_soon(self, budget: Budget, bucket: Bucket) -> "asyncio.Task[bool]":
         """Settle a lease and take the next one, in a task."""
-        budget.touch(purse)
-        task = asyncio.create_task(self._settle(budget, purse, keep=True))
-        purse.flight = task
+        budget.touch(bucket)
+        task = asyncio.create_task(self._settle(budget, bucket, keep=True))
+        bucket.flight = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _settle(self, budget: Budget, purse: Purse, *, keep: bool) -> bool:
+    async def _settle(self, budget: Budget, bucket: Bucket, *, keep: bool) -> bool:
         """Settle a lease and take the next one; return whether Redis has answered. Never raises."""
         limit, sent = budget.limit, self.clock()
-        purse.flight = purse.flight or asyncio.current_task()
-        ends = self.unix() + purse.ends - sent if limit.kind == "quota" else 0.0
-        more = self.share is None and (keep or purse.waiting > 0)
-        ask = purse.ask(limit, sent, self._workers, self.era, keep=keep, more=more, ends=ends)
+        bucket.flight = bucket.flight or asyncio.current_task()
+        ends = self.unix() + bucket.ends - sent if limit.kind == "quota" else 0.0
+        more = self.share is None and (keep or bucket.waiting > 0)
+        ask = bucket.ask(limit, sent, self._workers, self.era, keep=keep, more=more, ends=ends)
         try:
             grant = await self._ledger.lease(ask)
             if grant is not None and grant.unknown:
                 grant = await self._ledger.lease(await self._seeded(ask))
             if grant is None:
-                purse.unanswered()
+                bucket.unanswered()
                 self._part(_EMPTIED)
                 return False
-            self._take_in(budget, purse, ask, grant, sent)
+            self._take_in(budget, bucket, ask, grant, sent)
             return True
         except _SeedMissing:
-            purse.unanswered()
-            purse.refuse(self.clock(), LONGEST_REFUSAL)
+            bucket.unanswered()
+            bucket.refuse(self.clock(), LONGEST_REFUSAL)
             return False
         except StoreUnavailable as error:
-            purse.unanswered()
+            bucket.unanswered()
             self._part(error.detail)
             return False
         finally:
-            purse.flight = None
-            if limit.kind == "concurrency" and not self._closed and self.has_spare(budget, purse):
+            bucket.flight = None
+            if limit.kind == "concurrency" and not self._closed and self.has_spare(budget, bucket):
                 # Some requests have ended meanwhile.
-                self.settle_soon(budget, purse)
+                self.settle_soon(budget, bucket)
 
-    def has_spare(self, budget: Budget, purse: Purse) -> bool:
+    def has_spare(self, budget: Budget, bucket: Bucket) -> bool:
         """Tell whether a worker holds more of a concurrency than it may hold in advance."""
-        return self.share is None and purse.tokens > purse.spare(budget.limit, self._workers)
+        return self.share is None and bucket.tokens > bucket.spare(budget.limit, self._workers)
 
     async def _seeded(self, ask: Ask) -> Ask:
         """Return an account that tells Redis what has been spent of a quota."""
@@ -260,12 +260,12 @@ class House:
         self._quotas_unknown = False
         return replace(ask, seed=max(used, ask.seed))
 
-    def _take_in(self, budget: Budget, purse: Purse, ask: Ask, grant: Grant, sent: float) -> None:
+    def _take_in(self, budget: Budget, bucket: Bucket, ask: Ask, grant: Grant, sent: float) -> None:
         limit, now = budget.limit, self.clock()
-        purse.answered(limit, ask, grant, sent, now)
-        self._leases.pop(purse, None)
-        if purse.is_due(limit):
-            self._leases[purse] = budget, now
+        bucket.answered(limit, ask, grant, sent, now)
+        self._leases.pop(bucket, None)
+        if bucket.is_due(limit):
+            self._leases[bucket] = budget, now
         if limit.kind == "quota":
             usage = Usage(limit.name, ask.subject, ask.period, limit.amount - grant.left, ask.ends)
             key = usage.limit, usage.subject, usage.period
@@ -276,29 +276,29 @@ class House:
     async def sweep(self) -> None:
         """Give back the leases that are not used, and renew the others, before they end."""
         now, due = self.clock(), []
-        for purse, (budget, since) in self._leases.items():
+        for bucket, (budget, since) in self._leases.items():
             if now - since < LEASE_SECONDS / 2:
                 break
-            due.append((budget, purse))
-        for _, purse in due:
-            del self._leases[purse]
+            due.append((budget, bucket))
+        for _, bucket in due:
+            del self._leases[bucket]
         # A subject that comes once in a while is asked for when it comes again.
         due = [each for each in due if not each[1].is_void()]
         if self.share is None:
             used = [each for each in due if not each[1].is_idle()]
-            for budget, purse in used:
-                budget.touch(purse)
+            for budget, bucket in used:
+                budget.touch(bucket)
             await self._settle_all(used, keep=True)
             await self._settle_all([each for each in due if each[1].is_idle()], keep=False)
 
-    async def _settle_all(self, leases: Sequence[tuple[Budget, Purse]], *, keep: bool) -> bool:
+    async def _settle_all(self, leases: Sequence[tuple[Budget, Bucket]], *, keep: bool) -> bool:
         """Settle leases that have something to settle; return whether Redis has answered each time."""
         answered = True
         for start in range(0, len(leases), _TOGETHER):
             settling = [
-                self._settle(budget, purse, keep=keep)
-                for budget, purse in leases[start : start + _TOGETHER]
-                if purse.flight is None
+                self._settle(budget, bucket, keep=keep)
+                for budget, bucket in leases[start : start + _TOGETHER]
+                if bucket.flight is None
             ]
             answered = all(await asyncio.gather(*settling)) and answered
             if not answered:

@@ -46,8 +46,8 @@ class Share:
         return total // self.workers + (self.rank < total % self.workers)
 
 
-class Purse:
-    """The tokens of one subject. `Limit` is given to each method, so that a purse stays small."""
+class Bucket:
+    """The tokens of one subject. `Limit` is given to each method, so that a bucket stays small."""
 
     __slots__ = (
         "_asked_at", "_debt", "_epoch", "_era", "_held", "_kept", "_local", "_local_at", "_outage", "_own",

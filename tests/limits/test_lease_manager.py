@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.limits.budget import Budget
-from gateway.limits.house import House
+from gateway.limits.lease_manager import LeaseManager
 from gateway.limits.ledger import LEASE_SECONDS, Ledger, Usages
 from gateway.limits.rules import Limit
 from tests.limits.workers import Floor, Worker, floor
@@ -78,7 +78,7 @@ async def test_a_steady_load_stays_within_the_limit(redis_url: str, client: Redi
     loop = asyncio.get_running_loop()
     async with floor(redis_url, client, FAST) as all_workers:
         for worker in all_workers.workers:
-            worker.house.clock = loop.time
+            worker.manager.clock = loop.time
         began, got = loop.time(), 0
         while loop.time() - began < 1.0:
             got += await spend(all_workers.workers, "fast", 5)
@@ -145,15 +145,15 @@ async def test_busy_workers_come_back_at_once(redis_url: str, client: Redis) -> 
             await asyncio.gather(*loads)
         for worker in all_workers.workers:
             await worker.idle()
-            assert await worker.house._owing() == []
+            assert await worker.manager._owing() == []
 
 
-async def test_many_purses_are_looked_at_in_parts() -> None:
-    house = House([RATE], cast("Ledger", None), cast("Usages", None), capacity=20_000)
-    budget, others = house.budgets["rate"], 0
+async def test_many_buckets_are_looked_at_in_parts() -> None:
+    manager = LeaseManager([RATE], cast("Ledger", None), cast("Usages", None), capacity=20_000)
+    budget, others = manager.budgets["rate"], 0
     for number in range(20_000):
-        budget.purse(f"user-{number}")
-    looking = asyncio.create_task(house._owing())
+        budget.bucket(f"user-{number}")
+    looking = asyncio.create_task(manager._owing())
     while not looking.done():
         await asyncio.sleep(0)
         others += 1
@@ -187,7 +187,7 @@ async def test_quotas_outlive_redis_and_every_worker(redis_url: str, client: Red
     async with floor(redis_url, client, QUOTA) as all_workers:
         assert await spend(all_workers.workers, "quota", 100) == 800
         for worker in tuple(all_workers.workers):
-            await worker.house._save()
+            await worker.manager._save()
             await all_workers.kill(worker)
         await client.flushdb()
         await all_workers.hire(8)
@@ -197,11 +197,11 @@ async def test_quotas_outlive_redis_and_every_worker(redis_url: str, client: Red
 async def test_what_is_to_be_copied_is_bounded(redis_url: str, client: Redis) -> None:
     async with floor(redis_url, client, QUOTA, workers=1) as all_workers:
         (worker,) = all_workers.workers
-        worker.house._capacity = 5
+        worker.manager._capacity = 5
         for number in range(10):
             assert await worker.take("quota", f"user-{number}")
         assert await worker.take("quota", "user-0")
-        await worker.house._save()
+        await worker.manager._save()
         assert len(all_workers.usages.rows) == 5
 
 
@@ -221,9 +221,9 @@ async def test_idle_workers_give_their_leases_back(redis_url: str, client: Redis
             assert await first.take("rate")
             all_workers.clock.now += 0.01
             await first.idle()
-        assert first.house.budgets["rate"].purse("ann").tokens > 0
+        assert first.manager.budgets["rate"].bucket("ann").tokens > 0
         await all_workers.pass_time(3)
-        assert first.house.budgets["rate"].purse("ann").tokens == 0
+        assert first.manager.budgets["rate"].bucket("ann").tokens == 0
         assert await spend([second], "rate", 1000) >= 980
 
 
@@ -234,7 +234,7 @@ async def test_a_worker_that_ends_gives_its_leases_back(redis_url: str, client: 
             assert await first.take("quota")
             all_workers.clock.now += 0.01
             await first.idle()
-        await first.house.close()
+        await first.manager.close()
         assert await spend([second], "quota", 1000) == 980
         assert (await second.line.beat("worker-002")).workers == 1
 
@@ -293,7 +293,7 @@ async def test_a_redis_that_was_never_there(redis_url: str, client: Redis) -> No
 async def hire_apart(all_workers: Floor) -> None:
     await all_workers.hire(1)
     worker = all_workers.workers[0]
-    worker.house.__init__(  # type: ignore[misc] # a worker that starts while Redis is down
+    worker.manager.__init__(  # type: ignore[misc] # a worker that starts while Redis is down
         [RATE], worker.line, all_workers.usages, worker="worker-001", clock=all_workers.clock
     )
     worker.line.down = True
@@ -307,7 +307,7 @@ async def test_a_clock_of_redis_that_goes_back_locks_no_one_out(
         assert await spend(all_workers.workers, "rate", 100) == 100
         assert await spend(all_workers.workers, "small", 5) == 5
         for worker in all_workers.workers:
-            await worker.house.close()
+            await worker.manager.close()
         # The same as a clock that shows less: what is on record is from later.
         for key in await client.keys("gateway:limit:*"):
             held_there = await client.get(key)
@@ -343,17 +343,17 @@ async def test_a_limit_that_is_made_smaller_locks_no_one_out_for_longer_than_it_
     async with floor(redis_url, client, smaller, workers=1) as after:
         worker = after.workers[0]
         assert not await worker.take("small")
-        assert worker.house.budgets["small"].purse("ann").retry_at - after.clock() <= 2.0
+        assert worker.manager.budgets["small"].bucket("ann").retry_at - after.clock() <= 2.0
 
 
 def test_what_a_subject_takes_is_bounded() -> None:
     """docs/limits.md says about 0.6 KiB."""
-    house = House([RATE], cast("Ledger", None), cast("Usages", None))
-    budget = house.budgets["rate"]
+    manager = LeaseManager([RATE], cast("Ledger", None), cast("Usages", None))
+    budget = manager.budgets["rate"]
     tracemalloc.start()
     try:
         for number in range(2000):
-            budget.purse(f"01234567-89ab-cdef-0123-{number:012}")
+            budget.bucket(f"01234567-89ab-cdef-0123-{number:012}")
         used, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -362,27 +362,27 @@ def test_what_a_subject_takes_is_bounded() -> None:
 
 async def test_memory_is_bounded(redis_url: str, client: Redis) -> None:
     async with floor(redis_url, client, RATE, workers=1) as all_workers:
-        house = all_workers.workers[0].house
-        budget = type(house.budgets["rate"])(RATE, house, 100)
+        manager = all_workers.workers[0].manager
+        budget = type(manager.budgets["rate"])(RATE, manager, 100)
         for number in range(1000):
-            budget.purse(f"user-{number}")
-        assert len(budget.purses) == 100
+            budget.bucket(f"user-{number}")
+        assert len(budget.buckets) == 100
 
 
 async def test_who_spends_a_lease_is_not_forgotten_first(redis_url: str, client: Redis) -> None:
     async with floor(redis_url, client, RATE, workers=1) as all_workers:
         (worker,) = all_workers.workers
-        house = worker.house
-        house.budgets["rate"] = budget = Budget(RATE, house, 2)
+        manager = worker.manager
+        manager.budgets["rate"] = budget = Budget(RATE, manager, 2)
         assert await spend([worker], "rate", 20) == 20
         all_workers.clock.now += 1.0
         assert await spend([worker], "rate", 5) == 5
         await worker.idle()
-        ann = budget.purse("ann")
-        budget.purse("ben")
+        ann = budget.bucket("ann")
+        budget.bucket("ben")
         asked = worker.line.asks
-        assert budget.try_take(ann, house.clock())
+        assert budget.try_take(ann, manager.clock())
         assert worker.line.asks == asked
         await all_workers.pass_time(LEASE_SECONDS / 2)
-        budget.purse("cyn")
-        assert [budget.purses.peek(name) for name in ("ann", "ben")] == [ann, None]
+        budget.bucket("cyn")
+        assert [budget.buckets.peek(name) for name in ("ann", "ben")] == [ann, None]
