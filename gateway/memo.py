@@ -255,7 +255,7 @@ class Memo:
                 or not self._is_valid(validity)
                 or (self._now is not None and self._now() >= decision.until)
             ):
-                decision = await self._decide(token, route, request.id)
+                decision = await self._decide(token, route, request)
             elif decision.route is not route:
                 if self._has_same_identity(decision.route, route):
                     shadow = self._pipeline.settle(route, claims, decision.resolution)
@@ -310,7 +310,7 @@ class Memo:
 
     # Decisions ---------------------------------------------------------------------------------------
 
-    async def _decide(self, token: Token, route: Route, request_id: str) -> Decision:
+    async def _decide(self, token: Token, route: Route, request: Request) -> Decision:
         """Make a new decision. Remember it if memory has the same answer as the one that it is based on."""
         claims = token.claims
         resolution = self._directory.recall(claims)
@@ -319,7 +319,7 @@ class Memo:
             resolution = await self._directory.resolve(claims)
         if resolution.user is None and may_be_created(route, resolution):
             await _wait()
-            resolution = await self._pipeline.create(route, claims, request_id)
+            resolution = await self._pipeline.create(route, claims, request)
         decision = self._pipeline.decide(route, claims, resolution)
         # No await since the answer. If a change came before the answer, memory has no valid answer now.
         validity = self._directory.validity(claims)

@@ -46,7 +46,7 @@ class Directory(Protocol):
 class Provisioner(Protocol):
     """Creates users at their first request."""
 
-    async def provision(self, route: Route, claims: Claims, request_id: str) -> Resolution:
+    async def provision(self, route: Route, claims: Claims, request: Request) -> Resolution:
         """Create the user of a token, and return what the tiers know then. Raises `Denial`."""
 
 
@@ -95,7 +95,7 @@ class Pipeline:
             claims, route = (await self._verifier.verify(forwarding.credential)).claims, forwarding.route
             resolution = await self._directory.find(claims)
             if resolution.user is None and may_be_created(route, resolution):
-                resolution = await self.create(route, claims, request.id)
+                resolution = await self.create(route, claims, request)
             decision = self.decide(route, claims, resolution)
         except Denial as denial:
             attribute(denial, forwarding.route, claims)
@@ -116,11 +116,11 @@ class Pipeline:
             raise
         return resolution
 
-    async def create(self, route: Route, claims: Claims, request_id: str) -> Resolution:
+    async def create(self, route: Route, claims: Claims, request: Request) -> Resolution:
         """Create the user of a token that no user is behind. Raises `Denial`."""
         if self._provisioner is None:
             raise Denial(USER_NOT_FOUND, "no users are created here")
-        return await self._provisioner.provision(route, claims, request_id)
+        return await self._provisioner.provision(route, claims, request)
 
     # The steps, which depend on nothing but what they are given -----------------------------------------
 

@@ -9,6 +9,7 @@ from gateway.admin.health import Readiness
 from gateway.core.model import (
     Claims,
     Identity,
+    Request,
     Resolution,
     RevocationKind,
     Route,
@@ -118,8 +119,8 @@ class FakeProvisioner:
         self.asked: list[tuple[str, str, str]] = []
         """Route, subject and request id, in order."""
 
-    async def provision(self, route: Route, claims: Claims, request_id: str) -> Resolution:
-        self.asked.append((route.name, claims.subject, request_id))
+    async def provision(self, route: Route, claims: Claims, request: Request) -> Resolution:
+        self.asked.append((route.name, claims.subject, request.id))
         if claims.subject == "taken":
             raise Denial(ACCOUNT_NOT_LINKED, tier=Tier.POSTGRES)
         user = User(f"id-{claims.subject}", UserStatus.ACTIVE)

@@ -189,8 +189,8 @@ class Joining:
         self._gates = gates
         self.on_joined: Callable[[str], None] = lambda _: None
 
-    async def provision(self, route: Route, claims: Claims, request_id: str) -> Resolution:
-        assert (route.missing_user, request_id) == (MissingUser.PROVISION, "r-1")
+    async def provision(self, route: Route, claims: Claims, request: Request) -> Resolution:
+        assert (route.missing_user, request.id) == (MissingUser.PROVISION, "r-1")
         await self._gates()
         if claims.subject not in self._system.users:
             self._system.users[claims.subject] = joined(claims)
@@ -207,8 +207,8 @@ class JoinsAtOnce:
         self.creates = True
         """False: the user was created before, and is looked up."""
 
-    async def provision(self, route: Route, claims: Claims, request_id: str) -> Resolution:
-        assert (route.missing_user, request_id) == (MissingUser.PROVISION, "r-1")
+    async def provision(self, route: Route, claims: Claims, request: Request) -> Resolution:
+        assert (route.missing_user, request.id) == (MissingUser.PROVISION, "r-1")
         resolution = self._system.resolution(claims)
         if resolution.user is not None or not self.creates:
             return resolution
@@ -558,10 +558,10 @@ TestWays = Ways.TestCase
 def _decision_survives_a_change(patch: pytest.MonkeyPatch) -> None:
     """Remember what the stores said with the validity of what memory says now."""
 
-    async def decide(self: Memo, token: Token, route: Route, request_id: str) -> object:
+    async def decide(self: Memo, token: Token, route: Route, request: Request) -> object:
         resolution = self._directory.recall(token.claims) or await self._directory.resolve(token.claims)
         if resolution.user is None and may_be_created(route, resolution):
-            resolution = await self._pipeline.create(route, token.claims, request_id)
+            resolution = await self._pipeline.create(route, token.claims, request)
         token.decision = self._pipeline.decide(route, token.claims, resolution)
         token.validity = self._directory.validity(token.claims)
         return token.decision

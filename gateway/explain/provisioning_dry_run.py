@@ -1,7 +1,7 @@
 """The creation of a user at the first request, without the creation: what it would come to."""
 
 from gateway.core import policy
-from gateway.core.model import Claims, Resolution, Route, StoreUnavailable, Tier
+from gateway.core.model import Claims, Request, Resolution, Route, StoreUnavailable, Tier
 from gateway.core.provisioning import NewUser, ProvisioningResult, new_user
 from gateway.core.reasons import USER_STORE_UNAVAILABLE, Denial
 from gateway.explain.evidence.users import Users
@@ -23,7 +23,7 @@ class ProvisioningDryRun:
         self.allowed: bool | None = True
         """Whether the role may create users; None if the database has no function for it."""
 
-    async def provision(self, route: Route, claims: Claims, request_id: str) -> Resolution:  # noqa: ARG002 -- the signature of the Protocol
+    async def provision(self, route: Route, claims: Claims, request: Request | None) -> Resolution:  # noqa: ARG002 -- the signature of the Protocol
         """Return the user who would be created, or who has been meanwhile. Raises `Denial`."""
         user = new_user(claims, self._issuers[claims.issuer_name].provisioning)
         policy.authorize(route, user.as_user(), claims)

@@ -16,9 +16,10 @@ import structlog
 
 from gateway.core import policy
 from gateway.core.caches import FIFO
-from gateway.core.model import Claims, Issuer, Resolution, Route, StoreUnavailable, Tier
+from gateway.core.model import Claims, Issuer, Request, Resolution, Route, StoreUnavailable, Tier
 from gateway.core.provisioning import NewUser, Provisioned, ProvisioningResult, new_user
 from gateway.core.reasons import ACCOUNT_NOT_LINKED, USER_DELETED, USER_STORE_UNAVAILABLE, Denial, Reason
+from gateway.core.requests.trace_context import trace_id_of
 from gateway.identity.local_cache import LocalCache
 from gateway.identity.single_flight import SingleFlight
 
@@ -104,7 +105,7 @@ class Provisioner:
         """Give up the calls that are still running."""
         await self._calls.close()
 
-    async def provision(self, route: Route, claims: Claims, request_id: str) -> Resolution:
+    async def provision(self, route: Route, claims: Claims, request: Request) -> Resolution:
         """Create the user of a token that has none; return what the tiers then answer.
 
         Raises `Denial`: when the token may create no user, when that user could not use the route, when the
@@ -119,7 +120,7 @@ class Provisioner:
         result = self._refused(user)
         if result is None:
             try:
-                result = await self._calls.do(user, lambda: self._create(user, request_id))
+                result = await self._calls.do(user, lambda: self._create(user, request))
             except (StoreUnavailable, TimeoutError) as error:
                 raise Denial(USER_STORE_UNAVAILABLE, str(error)) from error
         if result in REFUSALS:
@@ -127,10 +128,10 @@ class Provisioner:
             raise Denial(reason, detail, tier=Tier.POSTGRES)
         return await self._directory.resolve(claims)
 
-    async def _create(self, user: NewUser, request_id: str) -> ProvisioningResult:
+    async def _create(self, user: NewUser, request: Request) -> ProvisioningResult:
         name, identity = user.issuer_name, user.identity
         try:
-            provisioned = await self._store.provision(user, request_id)
+            provisioned = await self._store.provision(user, request.id)
         except StoreUnavailable:
             self._observer.user_provisioned(name, "failed")
             raise
@@ -140,7 +141,13 @@ class Provisioner:
             self._refusals.put(user, _Refusal(result, self._clock() + self._refusal_ttl))
             return result
         if result == "created":
-            log.info("user_provisioned", user=provisioned.user_id, issuer=name, request_id=request_id)
+            log.info(
+                "user_provisioned",
+                user=provisioned.user_id,
+                issuer=name,
+                request_id=request.id,
+                trace_id=trace_id_of(request),
+            )
         # Every worker receives the change soon, but these requests must find the user now. Memory comes last,
         # so that answers read from Redis before this change do not fill it.
         with suppress(StoreUnavailable):

@@ -12,6 +12,7 @@ from gateway.core.model import (
     Issuer,
     MissingUser,
     Provisioning,
+    Request,
     Requirement,
     Resolution,
     Route,
@@ -28,6 +29,7 @@ from gateway.identity.resolver import IdentityResolver
 from gateway.stores.postgres.look_ups import FoundUser
 from tests.fakes import FakeBlacklist, FakeSharedTier
 
+REQUEST: Final = Request("GET", "/sign-up/x", (), "192.0.2.1", "http", "r-1")
 ROUTE: Final = Route("sign-up", "/sign-up/**", "echo", missing_user=MissingUser.PROVISION)
 MAIN: Final = Issuer(
     "main", "https://i/", frozenset({"api"}), frozenset(), provisioning=Provisioning(email="email")
@@ -83,7 +85,7 @@ class World:
         self.counted.append((issuer, result))
 
     async def ask(self, claims: Claims = CLAIMS, route: Route = ROUTE) -> Resolution:
-        return await self.provisioner.provision(route, claims, "r-1")
+        return await self.provisioner.provision(route, claims, REQUEST)
 
     async def reason(self, claims: Claims = CLAIMS, route: Route = ROUTE) -> str:
         with pytest.raises(Denial) as caught:
@@ -226,7 +228,7 @@ async def test_no_tier_says_afterwards_that_the_user_is_missing(state: str) -> N
     provisioner = Provisioner({"main": MAIN}, postgres, local, shared, tiers, NoCounts(), refusal_ttl=5.0)
     assert (await tiers.find(CLAIMS)).user is None
 
-    created = await provisioner.provision(ROUTE, CLAIMS, "r-1")
+    created = await provisioner.provision(ROUTE, CLAIMS, REQUEST)
     assert created.user == postgres.user
     assert (await tiers.find(CLAIMS)).user == postgres.user
     await provisioner.close()

@@ -45,7 +45,8 @@ async def test_a_newcomer_is_one_user_as_configured(house: House) -> None:
     before = await house.metric("gateway_users_provisioned_total", issuer="joining", result="created")
     raw = newcomer(who, roles=["admin"], status="deleted", id=str(uuid.uuid4()))
     forged = b"X-User-Id: root", b"X-User-Roles: admin", b"X-User-Missing: true"
-    received = [await house.forwarded("/join/x", *forged, token=raw) for _ in range(3)]
+    traced = b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    received = [await house.forwarded("/join/x", *forged, traced, token=raw) for _ in range(3)]
 
     (row,) = await users(house, who)
     assert row == {
@@ -65,6 +66,10 @@ async def test_a_newcomer_is_one_user_as_configured(house: House) -> None:
     assert after == before + 1
     (line,) = house.events("user_provisioned")
     assert (line["user"], line["issuer"]) == (row["id"], "joining")
+    assert (line["request_id"], line["trace_id"]) == (
+        audited["request_id"],
+        "0af7651916cd43dd8448eb211c80319c",
+    )
     assert who not in house.log.getvalue()
 
 

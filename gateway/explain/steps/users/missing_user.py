@@ -73,7 +73,7 @@ async def _provision(
     trail: Trail, claims: Claims, route: Route, dry_run: ProvisioningDryRun, users: Users
 ) -> None:
     try:
-        await dry_run.provision(route, claims, "explain")
+        await dry_run.provision(route, claims, None)
     except Denial as denial:
         await _blame(trail, claims, route, denial, dry_run, users)
         return
