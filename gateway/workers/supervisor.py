@@ -259,6 +259,7 @@ class Supervisor:
             before, self._current, self._next = self._current, self._next, None
             before.release(keeper=self._current)
             self._drain(before, self._current)
+            self._watch = self._current.plan.watch
             urls, workers = self._urls, len(self._current.slots)
             self._scatter_gather.reloaded("success")
             log.info("reloaded", listen=urls.front, admin=urls.admin, decision=urls.decision, workers=workers)
@@ -322,7 +323,9 @@ class Supervisor:
         self._notifier.reloading()
         try:
             plan = self._reread()
-            self._watch = plan.watch
+            # Whether files are watched at all is what the configuration in force says.
+            if self._current.plan.watch.next_at is not None and plan.watch.next_at is not None:
+                self._watch = plan.watch
             self._next = Generation.bind(plan, self._current)
             self._start_all(self._next)
         except PlanRefused as refused:
