@@ -29,6 +29,14 @@ def lent(tokens: int, limit: Limit = RATE, now: float = 100.0, left: int = 20) -
 def test_tokens_are_spent_until_the_lease_ends() -> None:
     bucket = lent(3)
     assert [bucket.take(RATE, 101.0) for _ in range(4)] == [True, True, True, False]
+    # What another limit refused is spent of the lease by the next request.
+    bucket.put_back(RATE)
+    assert (bucket.tokens, bucket.running, ask(bucket, now=101.0).keep, ask(bucket, now=101.0).debt) == (
+        1,
+        0,
+        1,
+        0,
+    )
     bucket = lent(3)
     assert bucket.take(RATE, 100.0 + LEASE_SECONDS - 0.01)
     assert not bucket.take(RATE, 100.0 + LEASE_SECONDS)
@@ -96,6 +104,13 @@ def test_what_another_limit_refused_is_not_spent_of_a_share(limit: Limit) -> Non
         bucket.put_back(limit)
     assert not bucket.owes(limit, 100.0, "")
     assert ask(bucket, limit).debt == 0
+    # Nor does it make the share larger.
+    taken = [bucket.take_local(limit, 100.0, share) for _ in range(50)].count(True)
+    assert taken == share.of(limit.extra)
+    for _ in range(taken):
+        bucket.put_back(limit)
+    bucket._era = "before"
+    assert ask(bucket, limit).debt == 0
     # Nor once a debt has been told, of which the answer is missing.
     assert bucket.take_local(limit, 100.0, share)
     assert ask(bucket, limit).debt == 1
@@ -125,11 +140,23 @@ def test_debts_are_what_has_not_come_back() -> None:
 
 def test_a_redis_that_forgot_is_told_all_that_was_spent() -> None:
     bucket = lent(6, left=34)
+    owed = []
     for _ in range(6):
+        owed.append((bucket.owes(RATE, 100.0, "era"), bucket.owes(RATE, 100.0, "another")))
         bucket.take(RATE, 100.0)
+    assert owed == [(False, False), *[(False, True)] * 5]
+    settled = lent(6)
+    settled.take(RATE, 100.0)
+    settled.answered(RATE, ask(settled), Grant(0, 0, 7, 34, 0.0), 100.0, 100.0)
+    assert settled.owes(RATE, 100.0, "another")
     told = bucket.ask(RATE, 100.0, 4, "another", keep=True, more=True, ends=0.0)
     assert told.debt == 6
     assert Bucket("ben").ask(RATE, 100.0, 4, "another", keep=True, more=True, ends=0.0).debt == 0
+    shared = lent(0)
+    for _ in range(3):
+        assert shared.take_local(RATE, 100.0, Share(4, 0, 1, since=0.0))
+    shared.put_back(RATE)
+    assert shared.ask(RATE, 100.0, 4, "another", keep=True, more=True, ends=0.0).debt == 2
 
 
 def test_a_quota_tells_what_it_knows_to_be_spent() -> None:
@@ -139,6 +166,7 @@ def test_a_quota_tells_what_it_knows_to_be_spent() -> None:
     bucket.answered(QUOTA, ask(bucket, QUOTA), Grant(0, 0, 7, 900, 0.0), 100.0, 100.0)
     assert ask(bucket, QUOTA).seed == -1
     assert bucket.ask(QUOTA, 100.0, 4, "another", keep=True, more=True, ends=0.0).seed == 100
+    assert (bucket.owes(QUOTA, 100.0, "era"), bucket.owes(QUOTA, 100.0, "another")) == (False, True)
     assert bucket.until == 100.0 + LEASE_SECONDS
     bucket.answered(QUOTA, ask(bucket, QUOTA), Grant(0, 1, 7, 900, 0.0), 499.0, 499.0)
     assert bucket.until == 500.0
@@ -176,8 +204,24 @@ def test_slots_that_run_are_kept_on_record() -> None:
     assert bucket.take(SLOTS, 100.0)
     bucket.waiting = 0
     bucket.put_back(SLOTS)
+    assert (bucket.tokens, bucket.running) == (1, 1)
     account = ask(bucket, SLOTS, 101.0)
     assert (account.registered, account.keep, account.back, account.debt) == (2, 1, 0, 0)
+
+
+def test_slots_that_run_are_owed_while_redis_does_not_have_them() -> None:
+    bucket = Bucket("ann")
+    assert not bucket.owes(SLOTS, 100.0, "era")
+    bucket.running = 1
+    assert bucket.owes(SLOTS, 100.0, "era")
+    bucket.running, bucket.waiting = 0, 1
+    bucket.answered(SLOTS, ask(bucket, SLOTS), Grant(1, 0, 0, 9, 0.0), 100.0, 100.0)
+    for running, after, era, owed in [
+        (0, 100.0, "another", False), (1, 0.0, "era", False), (1, LEASE_SECONDS / 2, "era", False),
+        (1, LEASE_SECONDS / 2 + 0.01, "era", True), (1, 0.0, "another", True), (2, 0.0, "era", True),
+    ]:  # fmt: skip
+        bucket.running = running
+        assert bucket.owes(SLOTS, 100.0 + after, era) is owed
 
 
 def test_an_answer_that_is_missing_leaves_the_tokens() -> None:
@@ -196,3 +240,6 @@ def test_a_new_bucket_has_nothing() -> None:
     assert bucket.ends == math.inf
     assert not bucket.is_due(RATE)
     assert not bucket.owes(RATE, 0.0, "era")
+    bucket.waiting = 1
+    first = ask(bucket)
+    assert (first.want, first.ahead) == (1, 0)
