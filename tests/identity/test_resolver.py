@@ -418,6 +418,52 @@ class TestRevocations:
         await world.client.set(f"gateway:revoked:user:{bob.id}", "inf")
         assert (await tiers.resolve(claims())).revoked == "user"
 
+    async def test_a_revocation_of_a_user_is_remembered_for_the_other_tokens(self, world: World) -> None:
+        """Also if Redis was asked before it was known whose token it is."""
+        ann = await world.add()
+        await world.client.set(f"gateway:revoked:user:{ann.id}", "1000")
+        local = world.local()
+        local.open()
+        tiers = world.tiers(local=local)
+        assert (await tiers.resolve(claims(issued_at=1001.0))).revoked is None
+        assert tiers.recall(claims(issued_at=1001.0)) is not None
+        assert tiers.recall(claims(issued_at=1000.0)) is None
+
+    async def test_a_blacklist_that_is_doubted_during_a_read_does_not_vouch_for_its_answer(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await world.add()
+        tiers, read = world.tiers(), world.redis.read
+        await tiers.resolve(claims())
+        assert (await tiers.resolve(claims())).revocation_tier is Tier.REDIS
+
+        async def doubted(token: Claims, user_id: str | None) -> SharedAnswer:
+            answer = await read(token, user_id)
+            world.sync.doubt()
+            return answer
+
+        monkeypatch.setattr(world.redis, "read", doubted)
+        assert (await tiers.resolve(claims())).revocation_tier is Tier.POSTGRES
+
+    async def test_redis_down_between_two_reads_vouches_for_nothing(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await world.add()
+
+        async def redis_down(_: str) -> float | None:
+            raise StoreUnavailable(Tier.REDIS, "down")
+
+        async def postgres_down(_: Claims) -> tuple[FoundUser, Revocations]:
+            raise StoreUnavailable(Tier.POSTGRES, "down")
+
+        monkeypatch.setattr(world.redis, "user_revoked_at", redis_down)
+        assert (await world.tiers().resolve(claims())).revocation_tier is Tier.POSTGRES
+        assert not world.sync.trusted
+        await world.sync.load()
+        await world.client.delete("gateway:user:main:ann")
+        monkeypatch.setattr(world.postgres, "find_user_and_revocations", postgres_down)
+        assert await denied(world.tiers(), claims()) is REVOCATION_UNAVAILABLE
+
     async def test_losing_all_of_redis_loses_no_revocation(self, world: World) -> None:
         await world.add()
         tiers = world.tiers()
@@ -754,6 +800,21 @@ class TestMemory:
         tiers = world.tiers(local=local)
         await world.redis_cable.pull()
         await tiers.resolve(claims())
+        assert tiers.recall(claims()) is None
+
+    async def test_an_answer_that_redis_could_not_take_is_not_remembered(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await world.add()
+        local = world.local()
+        local.open()
+        tiers = world.tiers(local=local)
+
+        async def down(*_: object, **__: object) -> bool:
+            raise StoreUnavailable(Tier.REDIS, "down")
+
+        monkeypatch.setattr(world.redis, "store_user", down)
+        assert (await tiers.resolve(claims())).tier is Tier.POSTGRES
         assert tiers.recall(claims()) is None
 
     @pytest.mark.parametrize(("issued", "seconds"), [(8.5, 1.0), (11.0, 5.0)])
