@@ -39,6 +39,8 @@ def test_policies(limit: Limit, policy: str) -> None:
         (RATE, bucket(30, 5), '"per-user";r=35;t=2'),
         (RATE, bucket(50), '"per-user";r=50;t=0'),
         (RATE, bucket(-3), '"per-user";r=0;t=5'),
+        # More may be lent than was asked for.
+        (RATE, bucket(50, 5), '"per-user";r=50;t=0'),
         (DAILY, bucket(900, 10, ends=160.5), '"daily";r=910;t=61'),
         (SLOTS, bucket(2), '"slots";r=2'),
     ],
@@ -56,6 +58,8 @@ def test_another_try(limit: Limit, retry_at: float, seconds: int) -> None:
     held = bucket(0)
     held.retry_at = retry_at
     assert fields.retry_after(limit, held, 100.0) == seconds
+    told = "" if limit is SLOTS else f";t={seconds}"
+    assert fields.refused(limit, seconds) == f'"{limit.name}";r=0{told}'
 
 
 @pytest.mark.parametrize(
