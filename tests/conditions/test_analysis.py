@@ -102,6 +102,9 @@ MISTAKES: Final = [
     ('{"a": 1}["b"] == claims.a', 8, "there is no 'b'"),
     ('{"a": 1}.b == claims.a', 9, "there is no 'b'"),
     ('{"a": 1, "a": 2}[user.id] == 1', 9, "is given twice"),
+    ('user.id.all(c, c == "a")', 8, "needs a list or a mapping, and not a text"),
+    ("(user.roles + user.roles).all(r, r > 1)", 35, "have no order"),
+    ("(user.roles + user.roles)[0] > 1", 29, "have no order"),
     ("claims.a / 0 == 1", 11, "divides by zero"),
     ("claims.a % 0u == 1u", 11, "divides by zero"),
     ("1 + 9223372036854775807 > 0", 0, "has no value"),
@@ -153,6 +156,7 @@ def test_a_mistake_is_found_at_its_place(text: str, at: int, message: str) -> No
 
 
 GOOD: Final = {
+    "(user.roles + [1]).all(r, r > 1)": "user.roles",
     'user.attributes.plan == "pro" && "orders:write" in claims.scopes': "user.attributes.plan claims.scopes",
     'request.method == "GET" || client.ip.startsWith("10.")': "request.method client.ip",
     'now < timestamp("2030-01-01T00:00:00Z")': "now",
