@@ -478,6 +478,14 @@ class Ways(RuleBasedStateMachine):
         self.tokens.forget_withdrawn("main", self.keys.sets["main"])
         self._changed()
 
+    @rule(path=PATHS, subject=st.sampled_from(SUBJECTS), name=st.sampled_from(["new", None]))
+    def withdraw(self, path: str, subject: str, name: str | None) -> None:
+        """Send a request before and after the keys change."""
+        self.request(Sent(path, [subject]), 2)
+        self.rotate(name)
+        self.request(Sent(path, [subject]), 2)
+        self.rotate("old")
+
     @rule(
         seconds=st.sampled_from([1.0, 1.0, 1.0, 2.5, 61.0, LIFETIME + 40]),
         heard=st.sampled_from([True, True, False]),
