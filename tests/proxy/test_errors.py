@@ -126,7 +126,7 @@ def test_a_response_does_not_depend_on_earlier_ones(
     reason: Reason, detail: Literal["generic", "full"], head_only: bool, keep_alive: bool
 ) -> None:
     """Ids of 32 characters are inserted into a rendered response; others are not."""
-    responder = Responder(detail)
+    responder = Responder(detail, clock=lambda: 1_700_000_000.0)
     rendered = [
         responder.render(Denial(reason), request_id, head_only=head_only, keep_alive=keep_alive)
         for request_id in ("0" * 32, "f" * 32, "1" * 31)
